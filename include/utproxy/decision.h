@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DECISION_H_
+#define UTPROXY_DECISION_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "utproxy/address.h"
+#include "utproxy/socket.h"
+
+namespace utproxy {
+
+enum class Verdict : uint8_t { kAccept, kDrop };
+
+enum class Reason : uint8_t {
+  kEstablished,
+  kTimeWait,
+  kTimeWaitReopened,
+  kListener,
+  kNoSocket,
+  kNotTransparent,
+  kHeaderTruncated,
+  kFragment,
+  kNotTcpOrUdp,
+};
+inline constexpr int kReasonCount = 9;
+
+// "accept" or "drop".
+const char* VerdictName(Verdict verdict);
+// "established", "time_wait", ... as the JSON output names them.
+const char* ReasonName(Reason reason);
+
+// Whether a packet decided for this reason is handed to a socket; all others are misses.
+constexpr bool IsHit(Reason reason) { return reason <= Reason::kListener; }
+
+// What became of one packet. A plain value.
+struct Decision {
+  Verdict verdict = Verdict::kDrop;
+  Reason reason = Reason::kNoSocket;
+  // A listener was looked up at laddr:lport (lport in host byte order).
+  bool listener_looked_up = false;
+  // The TIME_WAIT minisocket `time_wait_cookie` has to go, so that this SYN can open a connection.
+  bool kill_time_wait = false;
+  uint16_t lport = 0;
+  uint32_t mark = 0;  // after the verdict; host byte order
+  Address laddr;
+  uint64_t time_wait_cookie = 0;
+  std::optional<Socket> socket;  // the chosen one, also where it turned out not transparent
+
+  // The socket was found by its own address and port rather than by the packet's flow, so that
+  // routing alone need not lead the packet to it.
+  bool by_listener() const {
+    return reason == Reason::kListener || reason == Reason::kTimeWaitReopened;
+  }
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DECISION_H_

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_QUEUE_BATCH_DECIDER_H_
+#define UTPROXY_QUEUE_BATCH_DECIDER_H_
+
+#include <absl/types/span.h>
+
+#include <cstdint>
+
+#include "utproxy/decision.h"
+#include "utproxy/packet.h"
+
+namespace utproxy {
+
+// One packet out of the queue.
+struct QueuedPacket {
+  uint32_t id = 0;  // the kernel's packet id, host byte order
+  Packet packet;
+};
+
+// Decides what a queue's worker has received. One instance a worker, called from its thread only.
+class BatchDecider {
+ public:
+  virtual ~BatchDecider() = default;
+
+  // Fills decisions[i] for packets[i]; both have the same size. When it returns, all that the
+  // verdicts rely on (steering entries, ended TIME_WAIT sockets) is in place.
+  virtual void DecideBatch(absl::Span<const QueuedPacket> packets,
+                           absl::Span<Decision> decisions) = 0;
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_QUEUE_BATCH_DECIDER_H_

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_RULESET_SPEC_H_
+#define UTPROXY_RULESET_SPEC_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "utproxy/address.h"
+#include "utproxy/flow.h"
+
+namespace utproxy {
+
+// Ports in host byte order, both ends included.
+struct PortRange {
+  uint16_t first = 0;
+  uint16_t last = 0;
+};
+
+// Which packets a target takes. An empty list places no condition.
+struct Match {
+  std::vector<Proto> protos;  // empty: TCP and UDP
+  std::vector<PortRange> dports;
+  std::vector<std::string> iifs;  // interface names; need not exist
+  std::vector<Cidr> src, dst, not_src, not_dst;
+};
+
+// Keeps the proxy's own traffic out of `local_output`. Host byte order.
+struct MarkMatch {
+  uint32_t value = 0;
+  uint32_t mask = 0xffffffffu;
+};
+
+// All that `--install` puts into the kernel for one target: the nftables rules that queue, the
+// policy rule by mark and the local default route that deliver. Marks in host byte order.
+struct RulesetSpec {
+  Match match;
+  uint32_t mark_value = 0;
+  uint32_t mark_mask = 0xffffffffu;
+  uint16_t queue_first = 0;
+  uint16_t queue_last = 0;
+  bool queue_bypass = false;
+  bool queue_cpu_fanout = false;
+  uint32_t route_table = 100;
+  bool local_output = false;
+  std::vector<MarkMatch> exclude_marks;
+  std::vector<uint32_t> exclude_uids;
+  std::vector<std::string> exclude_cgroups;  // cgroup v2 paths below the root
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_RULESET_SPEC_H_
