@@ -2,6 +2,7 @@
 #include "base/status.h"
 
 #include <absl/strings/cord.h>
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 
 #include <system_error>
@@ -9,11 +10,21 @@
 namespace utproxy {
 namespace {
 constexpr char kRemedyUrl[] = "utproxy/remedy";
+constexpr char kErrnoUrl[] = "utproxy/errno";
 }  // namespace
 
 absl::Status ErrnoStatus(int error, absl::string_view what) {
-  return absl::Status(absl::ErrnoToStatusCode(error),
+  absl::Status status(absl::ErrnoToStatusCode(error),
                       absl::StrCat(what, ": ", std::generic_category().message(error)));
+  status.SetPayload(kErrnoUrl, absl::Cord(absl::StrCat(error)));
+  return status;
+}
+
+int ErrnoOf(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kErrnoUrl);
+  int error = 0;
+  if (payload.has_value() && !absl::SimpleAtoi(std::string(*payload), &error)) error = 0;
+  return error;
 }
 
 absl::Status WithRemedy(absl::Status status, absl::string_view remedy) {

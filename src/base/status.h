@@ -12,6 +12,9 @@ namespace utproxy {
 // line prints it as "utproxy: what: strerror"; `what` names the operation and its object.
 absl::Status ErrnoStatus(int error, absl::string_view what);
 
+// The errno value that ErrnoStatus was given; 0 for a status made otherwise.
+int ErrnoOf(const absl::Status& status);
+
 // A status with a remedy, a sentence that tells the user what to do. The command line prints it
 // on a second line.
 absl::Status WithRemedy(absl::Status status, absl::string_view remedy);
