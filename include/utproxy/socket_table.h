@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The socket table: a mirror of the kernel's sockets with one writer and many readers.
+//
+// WHO, WHEN. Upsert, Erase, EraseIf and ForEach: one thread at a time, the writer. Everything else:
+// any thread, at any time, also while the writer is at work, in parallel with no limit; such calls
+// take no lock, write no shared memory, and are delayed by nothing but a change, completed
+// meanwhile, of the few sockets that share their bucket. Readers announce themselves nowhere.
+// The table must outlive all calls; what calls return are copies that belong to the caller.
+//
+// WHAT A READER SEES. Each lookup answers as of one moment during the call: a socket that is in
+// the table throughout is found, whole, also while the table grows or shrinks; one whose Erase
+// returned before (and the reader knows of it by some synchronisation) is not; one replaced by
+// Upsert is seen as before or as after.
+//
+// KEYS. A socket is stored under its own key(). Several sockets may share a key (listeners of one
+// address and port, one flow bound to several devices); among them the cookie is the identity.
+//
+// MEMORY is reserved for max_sockets when the table is made and used as sockets come: some 80 to
+// 100 bytes a socket. It shrinks when most sockets have gone.
+#ifndef UTPROXY_SOCKET_TABLE_H_
+#define UTPROXY_SOCKET_TABLE_H_
+
+#include <absl/container/inlined_vector.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/types/span.h>
+
+#include <array>
+#include <cassert>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "utproxy/flow.h"
+#include "utproxy/flow_hash.h"
+#include "utproxy/socket.h"
+#include "utproxy/socket_table_core.h"
+
+namespace utproxy {
+
+// `Hasher`: uint64_t operator()(const FlowKey&) const, callable from any thread, of whose value
+// the upper half is used. Must be hard to foretell for whoever chooses addresses and ports.
+template <class Hasher>
+class BasicSocketTable {
+ public:
+  struct Options {
+    size_t max_sockets = size_t{1} << 22;  // 1..2^24 - 1
+  };
+
+  // Fails where the options are out of range or the address space cannot be reserved.
+  static absl::StatusOr<std::unique_ptr<BasicSocketTable>> Create(const Options& options,
+                                                                  const Hasher& hasher) {
+    absl::StatusOr<std::unique_ptr<SocketTableCore>> core =
+        SocketTableCore::Create(options.max_sockets);
+    if (!core.ok()) return core.status();
+    return std::unique_ptr<BasicSocketTable>(new BasicSocketTable(hasher, *std::move(core)));
+  }
+  // The same, for hashers that draw their own secret.
+  static absl::StatusOr<std::unique_ptr<BasicSocketTable>> Create(
+      const Options& options) requires requires {
+    Hasher::Create();
+  }
+  {
+    absl::StatusOr<Hasher> hasher = Hasher::Create();
+    if (!hasher.ok()) return hasher.status();
+    return Create(options, *hasher);
+  }
+
+  // Adds `socket`, or replaces the one of the same key and cookie. RESOURCE_EXHAUSTED where the
+  // table is full, which is counted; INVALID_ARGUMENT for a protocol other than TCP and UDP.
+  // Writing what is already there changes nothing and disturbs no reader.
+  absl::Status Upsert(const Socket& socket) { return core_->Upsert(Hash(socket.key()), socket); }
+
+  // False where there is no such socket.
+  bool Erase(const FlowKey& key, uint64_t cookie) { return core_->Erase(Hash(key), key, cookie); }
+
+  // Calls fn(const Socket&) for each socket, in no particular order. `fn` must not change the
+  // table.
+  template <class Fn>
+  void ForEach(Fn fn) const {
+    for (size_t i = 0; i < core_->slab_end(); ++i) {
+      if (const std::optional<Socket> socket = core_->At(i)) fn(*socket);
+    }
+  }
+
+  // Erases each socket for which predicate(const Socket&) holds; returns how many those were.
+  // `predicate` must not change the table.
+  template <class Predicate>
+  size_t EraseIf(Predicate predicate) {
+    const size_t before = size();
+    for (size_t i = 0; i < core_->slab_end(); ++i) {
+      const std::optional<Socket> socket = core_->At(i);
+      if (!socket || !predicate(*socket)) continue;
+      core_->EraseInPlace(Hash(socket->key()), socket->key(), socket->cookie);
+    }
+    core_->ShrinkIfSparse();
+    return before - size();
+  }
+
+  // The socket of this key; of several the one with the lowest order.
+  std::optional<Socket> FindOne(const FlowKey& key) const {
+    std::optional<Socket> found;
+    core_->FindOne(Hash(key), key, &found);
+    return found;
+  }
+
+  // Replaces *out by all sockets of this key, by order and, where equal, cookie. They were in the
+  // table together.
+  void FindAll(const FlowKey& key, absl::InlinedVector<Socket, 8>* out) const {
+    core_->FindAll(Hash(key), key, out);
+  }
+
+  // out[i] = FindOne(keys[i]), each as of a moment of its own. Much faster than one by one where
+  // the table exceeds the caches. `out` is at least as long as `keys`.
+  void FindBatch(absl::Span<const FlowKey> keys, absl::Span<std::optional<Socket>> out) const {
+    assert(out.size() >= keys.size());
+    for (size_t first = 0; first < keys.size(); first += kOverlap) {
+      FindOverlapped(keys.subspan(first, kOverlap), out.subspan(first, kOverlap));
+    }
+  }
+
+  // Replaces *out by a copy of the table. A socket that is in the table throughout the call is in
+  // it exactly once, one that comes, goes or changes meanwhile as it was at some moment of the
+  // call or not at all.
+  void Snapshot(std::vector<Socket>* out) const { core_->Snapshot(out); }
+
+  size_t size() const { return core_->size(); }
+  SocketTableStats stats() const { return core_->stats(); }
+
+ private:
+  // Lookups in flight at a time: more than a core can have cache misses under way, few enough
+  // for their state to stay in the first-level cache.
+  static constexpr size_t kOverlap = 32;
+
+  BasicSocketTable(const Hasher& hasher, std::unique_ptr<SocketTableCore> core)
+      : hasher_(hasher), core_(std::move(core)) {}
+
+  uint32_t Hash(const FlowKey& key) const { return table_internal::Fold(hasher_(key)); }
+
+  void FindOverlapped(absl::Span<const FlowKey> keys, absl::Span<std::optional<Socket>> out) const {
+    std::array<SocketTableCore::Probe, kOverlap> probes;
+    for (size_t i = 0; i < keys.size(); ++i) core_->Begin(Hash(keys[i]), &probes[i]);
+    for (size_t i = 0; i < keys.size(); ++i) core_->Peek(&probes[i]);
+    for (size_t i = 0; i < keys.size(); ++i) core_->Finish(probes[i], keys[i], &out[i]);
+  }
+
+  const Hasher hasher_;
+  const std::unique_ptr<SocketTableCore> core_;
+};
+
+using SocketTable = BasicSocketTable<FlowHash>;
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_SOCKET_TABLE_H_
