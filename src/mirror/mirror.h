@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_MIRROR_MIRROR_H_
+#define UTPROXY_MIRROR_MIRROR_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "base/fd.h"
+#include "mirror/feed.h"
+#include "mirror/interfaces.h"
+#include "mirror/table_writer.h"
+#include "netlink/diag_client.h"
+#include "netlink/socket.h"
+#include "utproxy/socket_table.h"
+
+namespace utproxy {
+
+// What the mirror has done so far. Times in CLOCK_MONOTONIC nanoseconds.
+struct MirrorStats {
+  uint64_t sockets = 0;
+  uint64_t bytes = 0;  // of the table
+  uint64_t destroy_events = 0;
+  uint64_t lost_events = 0;     // times the kernel said that destroy events were lost
+  uint64_t learned = 0;         // sockets taken from exact answers
+  uint64_t feed_dropped = 0;    // of those, not taken for want of room
+  uint64_t rejected = 0;        // sockets that found the table full
+  uint64_t failures = 0;        // dumps that failed
+  int64_t last_refresh_ns = 0;  // the end of the last dump of listeners and UDP sockets
+  int64_t last_sweep_ns = 0;    // the end of the last dump of connections
+  int64_t sweep_cost_ns = 0;    // how long that took
+};
+
+// Mirrors the kernel's sockets of one network namespace, the one of the thread that starts it.
+//
+// One thread is the table's only writer, another follows the interfaces, whose changes must not
+// wait for a long dump. It dumps listeners and UDP sockets often
+// (cheap), connections seldom (a walk of the whole established hash), follows the kernel's
+// destroy events, and takes in what workers learn by exact queries. The mirror may therefore lag
+// behind the kernel; who uses it must ask the kernel where that could matter (see
+// src/engine/decider.h).
+class Mirror {
+ public:
+  struct Options {
+    size_t max_sockets = size_t{1} << 22;
+    int64_t tcp_listener_refresh_ns = 100'000'000;
+    int64_t udp_refresh_ns = 50'000'000;
+    int64_t min_sweep_ns = 5'000'000'000;
+    // A dump comes after this many times its own cost at the earliest: 2 % of a core at most for
+    // connections, 10 % for UDP sockets and listeners.
+    int64_t sweep_cost_factor = 50;
+    int64_t refresh_cost_factor = 10;
+  };
+
+  // Dumps everything once, so that the table is complete when this returns, and starts the thread.
+  static absl::StatusOr<std::unique_ptr<Mirror>> Start(const Options& options);
+  ~Mirror();
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
+
+  // All of these from any thread.
+  const SocketTable& table() const { return *table_; }
+  const Interfaces& interfaces() const { return *interfaces_; }
+  const UdpEpochs& udp_epochs() const { return epochs_; }
+  Feed& feed() { return *feed_; }
+  MirrorStats stats() const;
+
+ private:
+  struct Counters {
+    std::atomic<uint64_t> destroy_events{0}, lost_events{0}, learned{0}, rejected{0}, failures{0};
+    std::atomic<int64_t> last_refresh_ns{0}, last_sweep_ns{0}, sweep_cost_ns{0};
+  };
+
+  Mirror(const Options& options, std::unique_ptr<SocketTable> table,
+         std::unique_ptr<Interfaces> interfaces, std::unique_ptr<Feed> feed, NetlinkSocket events,
+         DiagClient client, UniqueFd stop);
+
+  void Loop();
+  void FollowInterfaces();
+  int PollTimeoutMs() const;
+  absl::Status RunDue(int64_t now_ns);
+  int64_t NextRefresh(int64_t start_ns, int64_t interval_ns) const;
+  absl::Status RefreshBound(Proto proto);
+  absl::Status Sweep();
+  absl::Status VerifyMissing(const std::vector<Socket>& missing);
+  void TakeFeed();
+  void TakeEvents();
+  void Note(const absl::Status& status);
+
+  const Options options_;
+  std::unique_ptr<SocketTable> table_;
+  std::unique_ptr<Interfaces> interfaces_;
+  std::unique_ptr<Feed> feed_;
+  NetlinkSocket events_;
+  DiagClient client_;
+  UniqueFd stop_;
+  UdpEpochs epochs_;
+  TableWriter writer_;
+  Counters counters_;
+  std::vector<Socket> scratch_;
+  int64_t next_tcp_ns_ = 0;
+  int64_t next_udp_ns_ = 0;
+  int64_t next_sweep_ns_ = 0;
+  std::thread thread_;
+  std::thread interface_thread_;
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_MIRROR_MIRROR_H_

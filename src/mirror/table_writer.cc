@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "mirror/table_writer.h"
+
+#include "base/clock.h"
+#include "mirror/inherit.h"
+
+namespace utproxy {
+namespace {
+
+// TCP_TIMEWAIT_LEN is 60 s. The kernel's timer slack is an eighth of that at the most; who
+// outlives it here costs one exact query.
+constexpr int64_t kTimeWaitNs = 68 * kNsPerSec;
+// Longer than an exact answer can be on its way through the feed.
+constexpr int64_t kDestroyedMemoryNs = 5 * kNsPerSec;
+
+}  // namespace
+
+void TableWriter::Put(const Socket& socket) {
+  if (InTable(socket.key(), socket.cookie) == socket) return;
+  if (!table_->Upsert(socket).ok()) ++rejected_;
+  if (socket.proto == Proto::kUdp) epochs_->Rise(socket.local_port);
+}
+
+void TableWriter::Erase(const Socket& socket) {
+  const bool erased = table_->Erase(socket.key(), socket.cookie);
+  if (erased && socket.proto == Proto::kUdp) epochs_->Rise(socket.local_port);
+}
+
+std::optional<Socket> TableWriter::InTable(const FlowKey& key, uint64_t cookie) const {
+  absl::InlinedVector<Socket, 8> found;
+  table_->FindAll(key, &found);
+  for (const Socket& socket : found) {
+    if (socket.cookie == cookie) return socket;
+  }
+  return std::nullopt;
+}
+
+void TableWriter::ReplaceBound(Family family, Proto proto, absl::Span<const Socket> dumped) {
+  Bound& bound = BoundSet(family, proto);
+  Bound next;
+  next.reserve(dumped.size());
+  absl::flat_hash_map<Id, uint32_t> places;  // sockets seen of each address and port
+  for (Socket socket : dumped) {
+    const bool listed = proto == Proto::kUdp || socket.listening();
+    if (!listed || socket.cookie == 0) continue;
+    socket.order = places[Id{socket.key(), 0}]++;
+    next[Id{socket.key(), socket.cookie}] = socket;
+  }
+  for (const auto& [id, socket] : bound) {
+    if (!next.contains(id)) Erase(socket);
+  }
+  for (const auto& [id, socket] : next) Put(socket);
+  bound = std::move(next);
+}
+
+void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int64_t now_ns) {
+  if (socket.cookie == 0 || !socket.connected() || socket.remote_port == 0) return;
+  if (RecentlyDestroyed(socket.cookie) && !socket.time_wait()) return;
+  InheritTransparency(table_, interfaces, std::nullopt, &socket);
+  if (socket.proto == Proto::kUdp) {
+    BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = socket;
+  }
+  const std::optional<Socket> known = InTable(socket.key(), socket.cookie);
+  if (socket.time_wait() && !(known && known->time_wait())) {
+    time_wait_ends_.emplace_back(now_ns + kTimeWaitNs, Id{socket.key(), socket.cookie});
+  }
+  EraseOthersOf(socket);
+  Put(socket);
+}
+
+// One tuple has one connection (but for sockets bound to different devices): what the table knows
+// of earlier ones, mostly their TIME_WAIT, is over.
+void TableWriter::EraseOthersOf(const Socket& socket) {
+  absl::InlinedVector<Socket, 8> found;
+  table_->FindAll(socket.key(), &found);
+  for (const Socket& other : found) {
+    if (other.cookie != socket.cookie && other.ifindex == socket.ifindex) Forget(other);
+  }
+}
+
+void TableWriter::Destroyed(const Socket& event, int64_t now_ns) {
+  if (event.cookie == 0) return;
+  if (destroyed_.insert(event.cookie).second) destroyed_order_.emplace_back(now_ns, event.cookie);
+  const Id id{event.key(), event.cookie};
+  std::optional<Socket> known = InTable(id.key, id.cookie);
+  if (!known) return;
+  if (event.proto == Proto::kUdp || known->listening()) {
+    BoundSet(known->family(), known->proto).erase(id);
+    Erase(*known);
+    return;
+  }
+  known->state = SockState::kTimeWait;
+  known->flags |= Socket::kMinisock;
+  known->inode = 0;
+  time_wait_ends_.emplace_back(now_ns + kTimeWaitNs, id);
+  Put(*known);
+}
+
+std::vector<Socket> TableWriter::Missing(const absl::flat_hash_set<uint64_t>& dumped) const {
+  std::vector<Socket> missing;
+  table_->ForEach([&](const Socket& socket) {
+    const bool connection = socket.proto == Proto::kTcp && !socket.listening();
+    if (connection && !dumped.contains(socket.cookie)) missing.push_back(socket);
+  });
+  return missing;
+}
+
+void TableWriter::Forget(const Socket& socket) {
+  BoundSet(socket.family(), socket.proto).erase(Id{socket.key(), socket.cookie});
+  Erase(socket);
+}
+
+void TableWriter::Expire(int64_t now_ns) {
+  while (!destroyed_order_.empty() &&
+         destroyed_order_.front().first + kDestroyedMemoryNs < now_ns) {
+    destroyed_.erase(destroyed_order_.front().second);
+    destroyed_order_.pop_front();
+  }
+  while (!time_wait_ends_.empty() && time_wait_ends_.front().first < now_ns) {
+    const Id& id = time_wait_ends_.front().second;
+    const std::optional<Socket> known = InTable(id.key, id.cookie);
+    if (known && known->time_wait()) Erase(*known);
+    time_wait_ends_.pop_front();
+  }
+}
+
+}  // namespace utproxy

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_MIRROR_TABLE_WRITER_H_
+#define UTPROXY_MIRROR_TABLE_WRITER_H_
+
+#include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
+#include <absl/types/span.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "mirror/interfaces.h"
+#include "utproxy/socket_table.h"
+
+namespace utproxy {
+
+// A counter for each of 256 classes of UDP local ports, risen by the mirror whenever a socket
+// bound to such a port comes, goes or changes: what was decided about a UDP flow holds while the
+// counter of the listener's port stands still. Written by the mirror, read by any thread.
+class UdpEpochs {
+ public:
+  uint32_t Get(uint16_t port) const { return epochs_[port & 0xff].load(std::memory_order_acquire); }
+  void Rise(uint16_t port) { epochs_[port & 0xff].fetch_add(1, std::memory_order_release); }
+
+ private:
+  std::array<std::atomic<uint32_t>, 256> epochs_{};
+};
+
+// Turns what sock_diag tells (dumps, destroy events, exact answers) into the table's contents.
+// No I/O, so that it is tested without a kernel. For the mirror's thread only.
+class TableWriter {
+ public:
+  // All must outlive this. Times are CLOCK_MONOTONIC nanoseconds throughout.
+  TableWriter(SocketTable* table, UdpEpochs* epochs) : table_(table), epochs_(epochs) {}
+
+  // A whole dump of one family's listeners (TCP) or of all its sockets (UDP), in the kernel's
+  // order: what is not in it any more goes.
+  void ReplaceBound(Family family, Proto proto, absl::Span<const Socket> dumped);
+
+  // Part of a dump of connections (TCP, any state but LISTEN), or one that a worker asked for.
+  // A full socket, request socket or minisocket; for UDP a connected one.
+  void Learn(Socket socket, const InterfaceSnapshot& interfaces, int64_t now_ns);
+
+  // A destroy event: the full socket was freed. A connection may live on as a TIME_WAIT
+  // minisocket of the same cookie, so its entry is kept as one until that would end.
+  void Destroyed(const Socket& event, int64_t now_ns);
+
+  // Connections in the table that a complete dump, given by its cookies, did not show. A dump
+  // can miss sockets, so this is a list of suspects.
+  std::vector<Socket> Missing(const absl::flat_hash_set<uint64_t>& dumped) const;
+  void Forget(const Socket& socket);
+
+  // Drops TIME_WAIT entries whose time is up.
+  void Expire(int64_t now_ns);
+
+  uint64_t rejected() const { return rejected_; }
+
+ private:
+  struct Id {
+    FlowKey key;
+    uint64_t cookie;
+    friend bool operator==(const Id&, const Id&) = default;
+    template <typename H>
+    friend H AbslHashValue(H h, const Id& id) {
+      return H::combine(std::move(h), id.cookie, id.key.local_port, id.key.remote_port);
+    }
+  };
+  using Bound = absl::flat_hash_map<Id, Socket>;
+
+  Bound& BoundSet(Family family, Proto proto) {
+    return bound_[(family == Family::kIpv6 ? 2u : 0u) + (proto == Proto::kUdp ? 1u : 0u)];
+  }
+  void Put(const Socket& socket);
+  void Erase(const Socket& socket);
+  void EraseOthersOf(const Socket& socket);
+  std::optional<Socket> InTable(const FlowKey& key, uint64_t cookie) const;
+  bool RecentlyDestroyed(uint64_t cookie) const { return destroyed_.contains(cookie); }
+
+  SocketTable* const table_;
+  UdpEpochs* const epochs_;
+  std::array<Bound, 4> bound_;
+  // Connections that were destroyed in the last seconds: an exact answer from before, still on
+  // its way through the feed, must not bring them back.
+  absl::flat_hash_set<uint64_t> destroyed_;
+  std::deque<std::pair<int64_t, uint64_t>> destroyed_order_;
+  std::deque<std::pair<int64_t, Id>> time_wait_ends_;
+  uint64_t rejected_ = 0;
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_MIRROR_TABLE_WRITER_H_

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// The mirror and exact queries against the running kernel, in a namespace of the test's own.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <functional>
+
+#include "mirror/exact.h"
+#include "mirror/mirror.h"
+#include "mirror/table_lookup.h"
+#include "support/sockets.h"
+#include "utproxy/decide.h"
+
+namespace utproxy {
+namespace {
+
+using testing::Accept;
+using testing::Bind;
+using testing::Connect;
+using testing::CookieOf;
+using testing::Listen;
+using testing::LocalPort;
+
+class MirrorNetnsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!testing::EnterFreshNetns()) GTEST_SKIP() << "needs root: a network namespace of its own";
+    absl::StatusOr<std::unique_ptr<Mirror>> mirror = Mirror::Start({});
+    ASSERT_TRUE(mirror.ok()) << mirror.status();
+    mirror_ = std::move(*mirror);
+  }
+
+  static Packet MakePacket(Proto proto, const std::string& src, const std::string& dst,
+                           uint8_t flags = kTcpSyn) {
+    const Endpoint s = *ParseEndpoint(src);
+    const Endpoint d = *ParseEndpoint(dst);
+    Packet p;
+    p.src = s.address;
+    p.sport = s.port;
+    p.dst = d.address;
+    p.dport = d.port;
+    p.family = s.family;
+    p.protocol = static_cast<uint8_t>(proto);
+    p.tcp_flags = proto == Proto::kTcp ? flags : 0;
+    p.iif = 1;  // lo
+    return p;
+  }
+
+  Decision Exact(const Packet& packet, const Policy& policy) {
+    ExactQuerier querier(*DiagClient::Open(), &mirror_->table());
+    const std::shared_ptr<const InterfaceSnapshot> interfaces = mirror_->interfaces().Get();
+    ExactAnswer answer;
+    querier.Ask({&packet, 1}, policy, *interfaces, {&answer, 1});
+    EXPECT_TRUE(answer.complete);
+    ExactLookup lookup(answer, *interfaces);
+    return Decide(packet, policy, lookup);
+  }
+
+  // The mirror comes to know within its refresh times; two seconds are beyond any of them.
+  static bool Eventually(const std::function<bool()>& condition) {
+    for (int i = 0; i < 400; ++i) {
+      if (condition()) return true;
+      ::usleep(5000);
+    }
+    return false;
+  }
+  size_t InMirror(const FlowKey& key) {
+    absl::InlinedVector<Socket, 8> found;
+    mirror_->table().FindAll(key, &found);
+    return found.size();
+  }
+
+  std::unique_ptr<Mirror> mirror_;
+};
+
+TEST_F(MirrorNetnsTest, ASynFindsTheTransparentListenerOnTheConfiguredPort) {
+  const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
+  const Policy policy{.on_port = LocalPort(listener), .mark_value = 1, .mark_mask = 1};
+  const Decision d = Exact(MakePacket(Proto::kTcp, "127.0.0.9:4000", "192.0.2.1:80"), policy);
+  EXPECT_EQ(d.reason, Reason::kListener);
+  EXPECT_EQ(d.verdict, Verdict::kAccept);
+  EXPECT_EQ(d.mark, 1u);
+  ASSERT_TRUE(d.socket);
+  EXPECT_EQ(d.socket->cookie, CookieOf(listener));
+  EXPECT_EQ(d.laddr, *Address::Parse("127.0.0.1")) << "lo's primary address";
+}
+
+TEST_F(MirrorNetnsTest, AListenerWithoutTheOptionIsNotTransparent) {
+  const UniqueFd listener = Listen("[::]:0");
+  const Policy policy{.on_port = LocalPort(listener)};
+  for (const char* src : {"127.0.0.9:4000", "[::1]:4000"}) {
+    const bool v6 = src[0] == '[';
+    const Decision d =
+        Exact(MakePacket(Proto::kTcp, src, v6 ? "[2001:db8::1]:80" : "192.0.2.1:80"), policy);
+    EXPECT_EQ(d.reason, Reason::kNotTransparent) << src;
+    EXPECT_EQ(d.verdict, Verdict::kDrop);
+  }
+}
+
+TEST_F(MirrorNetnsTest, UdpFindsTheUnconnectedListener) {
+  const UniqueFd socket = Bind(SOCK_DGRAM, "0.0.0.0:0", {.transparent = true});
+  const Policy policy{.on_port = LocalPort(socket)};
+  const Decision d = Exact(MakePacket(Proto::kUdp, "127.0.0.9:4000", "192.0.2.1:53"), policy);
+  EXPECT_EQ(d.reason, Reason::kListener);
+  EXPECT_EQ(d.socket->cookie, CookieOf(socket));
+}
+
+TEST_F(MirrorNetnsTest, ConnectionsAndTheirEndReachTheTable) {
+  const UniqueFd listener = Listen("127.0.0.1:0", {.transparent = true});
+  UniqueFd client = Connect(SOCK_STREAM, absl::StrCat("127.0.0.1:", LocalPort(listener)).c_str());
+  UniqueFd server = Accept(listener);
+  const std::string from = absl::StrCat("127.0.0.1:", LocalPort(client));
+  const std::string to = absl::StrCat("127.0.0.1:", LocalPort(listener));
+  const Packet ack = MakePacket(Proto::kTcp, from, to, kTcpAck);
+  const Decision d = Exact(ack, Policy{});
+  EXPECT_EQ(d.reason, Reason::kEstablished);
+  EXPECT_EQ(d.verdict, Verdict::kAccept) << "a child inherits IP_TRANSPARENT";
+  mirror_->feed().Push({&*d.socket, 1});
+  ASSERT_TRUE(Eventually([&] { return InMirror(ack.key()) == 1; }));
+  const auto interfaces = mirror_->interfaces().Get();
+  TableLookup lookup(mirror_->table(), *interfaces);
+  EXPECT_EQ(Decide(ack, Policy{}, lookup).verdict, Verdict::kAccept);
+
+  server.reset();  // the active closer: its side goes to TIME_WAIT
+  client.reset();
+  ASSERT_TRUE(Eventually([&] {
+    const auto found = mirror_->table().FindOne(ack.key());
+    return found && found->time_wait() && found->transparent();
+  }));
+  EXPECT_EQ(Exact(ack, Policy{}).reason, Reason::kTimeWait);
+  const Decision reopened = Exact(MakePacket(Proto::kTcp, from, to, kTcpSyn), Policy{});
+  EXPECT_EQ(reopened.reason, Reason::kTimeWaitReopened);
+  EXPECT_TRUE(reopened.kill_time_wait);
+  ExactQuerier querier(*DiagClient::Open(), nullptr);
+  EXPECT_TRUE(querier.EndTimeWait(ack, reopened.time_wait_cookie).ok());
+  EXPECT_EQ(Exact(ack, Policy{}).reason, Reason::kListener) << "the minisocket has gone";
+}
+
+TEST_F(MirrorNetnsTest, EndingATimeWaitThatHasGoneLeavesTheListenerAlone) {
+  const UniqueFd listener = Listen("127.0.0.1:0", {.transparent = true});
+  const std::string to = absl::StrCat("127.0.0.1:", LocalPort(listener));
+  const Packet syn = MakePacket(Proto::kTcp, "127.0.0.1:4000", to);
+  ExactQuerier querier(*DiagClient::Open(), nullptr);
+  EXPECT_FALSE(querier.EndTimeWait(syn, 0x123456789).ok());
+  EXPECT_FALSE(querier.EndTimeWait(syn, 0).ok());
+  EXPECT_EQ(Exact(syn, Policy{}).reason, Reason::kListener);
+}
+
+TEST_F(MirrorNetnsTest, ListenersComeAndGo) {
+  UniqueFd listener = Listen("127.0.0.1:0");
+  const FlowKey key{.local = *Address::Parse("127.0.0.1"), .local_port = LocalPort(listener)};
+  EXPECT_TRUE(Eventually([&] { return InMirror(key) == 1; }));
+  listener.reset();
+  EXPECT_TRUE(Eventually([&] { return InMirror(key) == 0; }));
+}
+
+TEST_F(MirrorNetnsTest, ABatchIsAnsweredInItsOrder) {
+  std::vector<UniqueFd> listeners;
+  std::vector<Packet> packets;
+  for (int i = 0; i < 100; ++i) {
+    listeners.push_back(Listen("127.0.0.1:0", {.transparent = true}));
+    packets.push_back(MakePacket(Proto::kTcp, "127.0.0.9:4000",
+                                 absl::StrCat("127.0.0.1:", LocalPort(listeners.back()))));
+  }
+  ExactQuerier querier(*DiagClient::Open(), nullptr);
+  std::vector<ExactAnswer> answers(packets.size());
+  const auto interfaces = mirror_->interfaces().Get();
+  querier.Ask(packets, Policy{}, *interfaces, absl::MakeSpan(answers));
+  for (size_t i = 0; i < packets.size(); ++i) {
+    ASSERT_TRUE(answers[i].complete && answers[i].target) << i;
+    EXPECT_EQ(answers[i].target->cookie, CookieOf(listeners[i])) << i;
+  }
+  EXPECT_EQ(querier.queries(), 200u);
+}
+
+}  // namespace
+}  // namespace utproxy

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "mirror/table_writer.h"
+
+#include <gtest/gtest.h>
+
+#include "base/clock.h"
+
+namespace utproxy {
+namespace {
+
+Socket Make(const char* local, const char* remote, Proto proto, SockState state, uint64_t cookie) {
+  const Endpoint l = *ParseEndpoint(local);
+  const Endpoint r = *ParseEndpoint(remote);
+  Socket s;
+  s.local = l.address;
+  s.local_port = l.port;
+  s.remote = r.address;
+  s.remote_port = r.port;
+  s.proto = proto;
+  s.state = state;
+  s.cookie = cookie;
+  s.flags = Socket::kTransparentKnown;
+  return s;
+}
+
+class TableWriterTest : public ::testing::Test {
+ protected:
+  TableWriterTest()
+      : table_(*SocketTable::Create({.max_sockets = 1024})), writer_(table_.get(), &epochs_) {
+    interfaces_.local_addresses.insert(Address::Parse("10.0.0.1")->bytes());
+  }
+  std::vector<Socket> Find(const Socket& like) {
+    absl::InlinedVector<Socket, 8> found;
+    table_->FindAll(like.key(), &found);
+    return {found.begin(), found.end()};
+  }
+
+  std::unique_ptr<SocketTable> table_;
+  UdpEpochs epochs_;
+  TableWriter writer_;
+  InterfaceSnapshot interfaces_;
+};
+
+TEST_F(TableWriterTest, ListenersGoWhenADumpNoLongerShowsThem) {
+  const Socket a = Make("0.0.0.0:80", "0.0.0.0:0", Proto::kTcp, SockState::kListen, 1);
+  Socket b = Make("0.0.0.0:80", "0.0.0.0:0", Proto::kTcp, SockState::kListen, 2);
+  writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{b, a}});
+  ASSERT_EQ(Find(a).size(), 2u);
+  EXPECT_EQ(Find(a)[0].cookie, 2u) << "sockets of one address and port keep the dump's order";
+  EXPECT_EQ(Find(a)[1].cookie, 1u);
+  writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{a}});
+  ASSERT_EQ(Find(a).size(), 1u);
+  EXPECT_EQ(Find(a)[0].cookie, 1u);
+  EXPECT_EQ(Find(a)[0].order, 0u);
+}
+
+TEST_F(TableWriterTest, TheOtherFamilysDumpLeavesThemAlone) {
+  const Socket a = Make("0.0.0.0:80", "0.0.0.0:0", Proto::kTcp, SockState::kListen, 1);
+  writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{a}});
+  writer_.ReplaceBound(Family::kIpv6, Proto::kTcp, {});
+  writer_.ReplaceBound(Family::kIpv4, Proto::kUdp, {});
+  EXPECT_EQ(Find(a).size(), 1u);
+}
+
+TEST_F(TableWriterTest, ADestroyedConnectionLivesOnAsTimeWait) {
+  Socket s = Make("192.0.2.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5);
+  s.flags |= Socket::kTransparent;
+  writer_.Learn(s, interfaces_, 0);
+  Socket event = s;
+  event.flags = 0;  // an event does not tell of transparency
+  event.state = SockState::kClose;
+  writer_.Destroyed(event, 1000);
+  ASSERT_EQ(Find(s).size(), 1u);
+  EXPECT_TRUE(Find(s)[0].time_wait());
+  EXPECT_TRUE(Find(s)[0].transparent());
+  writer_.Expire(30 * kNsPerSec);
+  EXPECT_EQ(Find(s).size(), 1u);
+  writer_.Expire(100 * kNsPerSec);
+  EXPECT_TRUE(Find(s).empty());
+}
+
+TEST_F(TableWriterTest, AnAnswerOlderThanTheSocketsEndDoesNotBringItBack) {
+  const Socket s = Make("192.0.2.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5);
+  writer_.Destroyed(s, 0);
+  writer_.Learn(s, interfaces_, 1000);
+  EXPECT_TRUE(Find(s).empty());
+}
+
+TEST_F(TableWriterTest, MinisocketsInheritTransparency) {
+  Socket full = Make("10.0.0.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5);
+  full.flags |= Socket::kTransparent;
+  writer_.Learn(full, interfaces_, 0);
+  Socket mini = full;
+  mini.flags = Socket::kMinisock;
+  mini.state = SockState::kFinWait2;
+  writer_.Learn(mini, interfaces_, 0);
+  EXPECT_TRUE(Find(mini)[0].transparent()) << "by its cookie";
+
+  Socket foreign = Make("192.0.2.1:80", "10.0.0.9:4001", Proto::kTcp, SockState::kSynRecv, 6);
+  foreign.flags = 0;
+  writer_.Learn(foreign, interfaces_, 0);
+  EXPECT_TRUE(Find(foreign)[0].transparent()) << "its address is not this host's";
+
+  Socket own = Make("10.0.0.1:80", "10.0.0.9:4002", Proto::kTcp, SockState::kSynRecv, 7);
+  own.flags = 0;
+  writer_.Learn(own, interfaces_, 0);
+  EXPECT_FALSE(Find(own)[0].transparent());
+  EXPECT_FALSE(Find(own)[0].transparent_known());
+}
+
+TEST_F(TableWriterTest, UdpChangesRaiseTheirPortsEpochAndNoOther) {
+  const Socket s = Make("0.0.0.0:53", "0.0.0.0:0", Proto::kUdp, SockState::kClose, 9);
+  const uint32_t before = epochs_.Get(53);
+  const uint32_t other = epochs_.Get(54);
+  writer_.ReplaceBound(Family::kIpv4, Proto::kUdp, {{s}});
+  const uint32_t after = epochs_.Get(53);
+  EXPECT_NE(before, after);
+  writer_.ReplaceBound(Family::kIpv4, Proto::kUdp, {{s}});
+  EXPECT_EQ(epochs_.Get(53), after) << "the same dump again is no change";
+  writer_.Destroyed(s, 0);
+  EXPECT_NE(epochs_.Get(53), after);
+  EXPECT_EQ(epochs_.Get(54), other);
+}
+
+TEST_F(TableWriterTest, ANewConnectionTakesThePlaceOfItsTuplesTimeWait) {
+  Socket old = Make("192.0.2.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5);
+  writer_.Learn(old, interfaces_, 0);
+  writer_.Destroyed(old, 0);
+  Socket next = old;
+  next.cookie = 6;
+  writer_.Learn(next, interfaces_, 1000);
+  ASSERT_EQ(Find(next).size(), 1u);
+  EXPECT_EQ(Find(next)[0].cookie, 6u);
+  Socket elsewhere = next;
+  elsewhere.cookie = 7;
+  elsewhere.ifindex = 3;
+  writer_.Learn(elsewhere, interfaces_, 1000);
+  EXPECT_EQ(Find(next).size(), 2u) << "sockets bound to different devices share a tuple";
+}
+
+TEST_F(TableWriterTest, MissingNamesConnectionsOnly) {
+  const Socket listener = Make("0.0.0.0:80", "0.0.0.0:0", Proto::kTcp, SockState::kListen, 1);
+  const Socket a = Make("192.0.2.1:80", "10.0.0.9:1", Proto::kTcp, SockState::kEstablished, 2);
+  const Socket b = Make("192.0.2.1:80", "10.0.0.9:2", Proto::kTcp, SockState::kEstablished, 3);
+  writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{listener}});
+  writer_.Learn(a, interfaces_, 0);
+  writer_.Learn(b, interfaces_, 0);
+  const std::vector<Socket> missing = writer_.Missing({uint64_t{2}});
+  ASSERT_EQ(missing.size(), 1u);
+  EXPECT_EQ(missing[0].cookie, 3u);
+  writer_.Forget(missing[0]);
+  EXPECT_TRUE(Find(b).empty());
+  EXPECT_EQ(Find(a).size(), 1u);
+}
+
+}  // namespace
+}  // namespace utproxy
