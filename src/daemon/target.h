@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DAEMON_TARGET_H_
+#define UTPROXY_DAEMON_TARGET_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "queue/options.h"
+#include "ruleset/spec.h"
+#include "utproxy/policy.h"
+
+namespace utproxy {
+
+// One TPROXY rule and the queues that feed it, as the command line or a [[target]] of the
+// configuration states it. A plain value. `ruleset` repeats the mark and the queues of the other
+// members; who fills a target keeps them equal.
+struct Target {
+  std::string name = "default";
+  Policy policy;
+  RulesetSpec ruleset;
+  // Queue numbers, both ends included; one worker each.
+  uint16_t queue_first = 0;
+  uint16_t queue_last = 0;
+  QueueOptions queue;
+  // CPU i is for worker i; the list starts over where it is shorter. Empty: not pinned.
+  std::vector<int> cpus;
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DAEMON_TARGET_H_

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "queue/nf_queue.h"
+
+#include <absl/strings/str_cat.h>
+#include <arpa/inet.h>
+#include <libmnl/libmnl.h>
+#include <libnetfilter_queue/libnetfilter_queue.h>
+#include <libnetfilter_queue/linux_nfnetlink_queue.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+
+#include "base/status.h"
+#include "queue/queue_stats.h"
+
+namespace utproxy {
+namespace {
+
+constexpr uint32_t kConfigSequence = 0x636667;
+// Socket buffer a queued packet takes: the kernel charges a message's whole allocation, and
+// doubles what is asked for.
+constexpr uint64_t kBufferPerPacket = 2048;
+constexpr int kSendAttempts = 10;
+
+int BufferFor(const QueueOptions& options) {
+  if (options.rcvbuf > 0) return options.rcvbuf;
+  const uint64_t each = std::max<uint64_t>(kBufferPerPacket, options.copy_range + uint64_t{1024});
+  // The kernel takes no more than half of INT_MAX (sock_setsockopt).
+  return static_cast<int>(std::min<uint64_t>(options.maxlen * each, INT32_MAX / 2));
+}
+
+nlmsghdr* PutConfig(char* buffer, uint16_t number, uint16_t flags, uint32_t sequence) {
+  nlmsghdr* nlh = nfq_nlmsg_put(buffer, NFQNL_MSG_CONFIG, number);
+  nlh->nlmsg_flags = static_cast<uint16_t>(NLM_F_REQUEST | flags);
+  nlh->nlmsg_seq = sequence;
+  return nlh;
+}
+
+absl::Span<const char> AsBytes(const nlmsghdr* nlh) {
+  return {reinterpret_cast<const char*>(nlh), nlh->nlmsg_len};
+}
+
+// The errno value with which the kernel answered the configuration; 0 where it did not, which is
+// its consent. nfnetlink works within the sender's send, so the answer is there already; packets
+// are left where they are.
+int PeekConfigError(int fd) {
+  uint8_t buffer[256];
+  const ssize_t n = ::recv(fd, buffer, sizeof buffer, MSG_PEEK | MSG_DONTWAIT);
+  if (n <= 0) return 0;
+  absl::Span<const uint8_t> bytes(buffer, static_cast<size_t>(n));
+  Message message;
+  if (!NextMessage(&bytes, &message) || message.kind != Message::Kind::kError) return 0;
+  return message.sequence == kConfigSequence ? message.error : 0;
+}
+
+}  // namespace
+
+NfQueue::NfQueue(NetlinkSocket socket, uint16_t number, const QueueOptions& options)
+    : socket_(std::move(socket)),
+      number_(number),
+      // Whole cache lines, so that slots share none.
+      slot_bytes_((std::min(options.copy_range, kMaxCopyRange) + kPacketMessageOverhead + 63) &
+                  ~size_t{63}),
+      slots_(std::make_unique<uint8_t[]>(slot_bytes_ * kBatch)) {
+  for (size_t i = 0; i < kBatch; ++i) {
+    iov_[i] = {.iov_base = slots_.get() + i * slot_bytes_, .iov_len = slot_bytes_};
+    headers_[i].msg_hdr.msg_iov = &iov_[i];
+    headers_[i].msg_hdr.msg_iovlen = 1;
+    headers_[i].msg_hdr.msg_name = &from_[i];
+  }
+}
+
+absl::StatusOr<std::unique_ptr<NfQueue>> NfQueue::Bind(uint16_t number,
+                                                       const QueueOptions& options) {
+  absl::StatusOr<NetlinkSocket> socket = NetlinkSocket::Open(NETLINK_NETFILTER);
+  if (!socket.ok()) {
+    return WithRemedy(socket.status(), "The kernel needs nfnetlink: modprobe nfnetlink_queue");
+  }
+  RETURN_IF_ERROR(socket->SetNoEnobufs());
+  ASSIGN_OR_RETURN(const int granted, socket->SetReceiveBuffer(BufferFor(options)));
+  std::unique_ptr<NfQueue> queue(new NfQueue(std::move(*socket), number, options));
+  queue->receive_buffer_ = granted;
+  RETURN_IF_ERROR(queue->Configure(options));
+  return queue;
+}
+
+absl::Status NfQueue::Configure(const QueueOptions& options) {
+  alignas(nlmsghdr) char buffer[256];
+  nlmsghdr* nlh = PutConfig(buffer, number_, 0, kConfigSequence);
+  nfq_nlmsg_cfg_put_cmd(nlh, AF_UNSPEC, NFQNL_CFG_CMD_BIND);
+  nfq_nlmsg_cfg_put_params(nlh, NFQNL_COPY_PACKET,
+                           static_cast<int>(std::min(options.copy_range, kMaxCopyRange)));
+  nfq_nlmsg_cfg_put_qmaxlen(nlh, options.maxlen);
+  const uint32_t flags = (options.gso ? NFQA_CFG_F_GSO : 0u) |  //
+                         (options.fail_open ? NFQA_CFG_F_FAIL_OPEN : 0u);
+  mnl_attr_put_u32(nlh, NFQA_CFG_MASK, htonl(NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN));
+  mnl_attr_put_u32(nlh, NFQA_CFG_FLAGS, htonl(flags));
+  RETURN_IF_ERROR(socket_.Send(AsBytes(nlh)));
+  const int error = PeekConfigError(socket_.fd());
+  return error == 0 ? absl::OkStatus() : ConfigureError(error);
+}
+
+absl::Status NfQueue::ConfigureError(int error) const {
+  const std::string what = absl::StrCat("bind queue ", number_);
+  const auto stats = ReadQueueStats(number_);
+  if (error == EPERM && stats.ok() && stats->has_value()) {
+    return WithRemedy(
+        absl::AlreadyExistsError(
+            absl::StrCat(what, ": another program has it (netlink port ", (*stats)->port_id, ")")),
+        "Choose another --queue-num, or end that program; its port is mostly its process id");
+  }
+  if (error == EPERM) {
+    return WithRemedy(ErrnoStatus(error, what), "It takes CAP_NET_ADMIN: run utproxy as root");
+  }
+  if (!stats.ok()) {
+    return WithRemedy(
+        absl::UnimplementedError(absl::StrCat(what, ": this kernel has no nfnetlink_queue")),
+        "modprobe nfnetlink_queue, or a kernel with CONFIG_NETFILTER_NETLINK_QUEUE");
+  }
+  return ErrnoStatus(error, what);
+}
+
+NfQueue::Received NfQueue::Receive(bool wait, Handler handler) {
+  for (mmsghdr& header : headers_) header.msg_hdr.msg_namelen = sizeof(sockaddr_nl);
+  const int n = ::recvmmsg(socket_.fd(), headers_.data(), kBatch,
+                           wait ? MSG_WAITFORONE : MSG_DONTWAIT, nullptr);
+  if (n < 0) {
+    if (errno == EAGAIN || errno == EINTR) return Received::kNothing;
+    return errno == ENOBUFS ? Received::kOverrun : Received::kError;
+  }
+  Message message;
+  for (int i = 0; i < n; ++i) {
+    if (from_[i].nl_pid != 0) continue;
+    absl::Span<const uint8_t> bytes(slots_.get() + static_cast<size_t>(i) * slot_bytes_,
+                                    std::min<size_t>(headers_[i].msg_len, slot_bytes_));
+    while (NextMessage(&bytes, &message)) handler(message);
+  }
+  return Received::kMessages;
+}
+
+int NfQueue::SendVerdicts(const VerdictBuffer& verdicts) {
+  const absl::Span<const char> bytes = verdicts.bytes();
+  for (int attempt = 1;; ++attempt) {
+    // No address: an unconnected netlink socket sends to the kernel.
+    if (::send(socket_.fd(), bytes.data(), bytes.size(), 0) >= 0) return 0;
+    const int error = errno;
+    const bool passing = error == EINTR || error == EAGAIN || error == ENOBUFS || error == ENOMEM;
+    if (!passing || attempt == kSendAttempts) return error;
+    // Memory is short: what was refused whole can be sent again.
+    const timespec pause{.tv_sec = 0, .tv_nsec = 1'000'000};
+    ::nanosleep(&pause, nullptr);
+  }
+}
+
+// netlink_rcv_skb acknowledges what is no request without passing it on.
+void NfQueue::Wake() {
+  nlmsghdr noop{};
+  noop.nlmsg_len = sizeof noop;
+  noop.nlmsg_type = NLMSG_NOOP;
+  noop.nlmsg_flags = NLM_F_ACK;
+  (void)::send(socket_.fd(), &noop, sizeof noop, 0);
+}
+
+absl::Status NfQueue::Cut() {
+  alignas(nlmsghdr) char buffer[128];
+  nlmsghdr* nlh = PutConfig(buffer, number_, NLM_F_ACK, kCutSequence);
+  nfq_nlmsg_cfg_put_qmaxlen(nlh, 0);
+  return socket_.Send(AsBytes(nlh));
+}
+
+absl::Status NfQueue::Unbind() {
+  alignas(nlmsghdr) char buffer[128];
+  nlmsghdr* nlh = PutConfig(buffer, number_, 0, kConfigSequence);
+  nfq_nlmsg_cfg_put_cmd(nlh, AF_UNSPEC, NFQNL_CFG_CMD_UNBIND);
+  return socket_.Send(AsBytes(nlh));
+}
+
+}  // namespace utproxy

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_QUEUE_NF_QUEUE_H_
+#define UTPROXY_QUEUE_NF_QUEUE_H_
+
+#include <absl/functional/function_ref.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/types/span.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "netlink/socket.h"
+#include "queue/codec.h"
+#include "queue/options.h"
+#include "queue/verdict_buffer.h"
+
+namespace utproxy {
+
+// One NFQUEUE, bound by a netlink socket of its own, in the network namespace of the thread that
+// bound it. All members are for one thread at a time, but Wake, which any thread may call.
+// Destroying it unbinds the queue; packets still in it are dropped by the kernel.
+class NfQueue {
+ public:
+  // Binds and configures queue `number` with one message, as a queue that is bound but not yet
+  // configured drops everything. Packets wait in the queue from here on. Errors with a remedy:
+  // the queue is bound by another program, CAP_NET_ADMIN is missing, the kernel has no
+  // nfnetlink_queue.
+  static absl::StatusOr<std::unique_ptr<NfQueue>> Bind(uint16_t number,
+                                                       const QueueOptions& options);
+
+  NfQueue(const NfQueue&) = delete;
+  NfQueue& operator=(const NfQueue&) = delete;
+
+  uint16_t number() const { return number_; }
+  int fd() const { return socket_.fd(); }
+  // The socket buffer in bytes that the kernel granted.
+  int receive_buffer() const { return receive_buffer_; }
+
+  // What one Receive came to.
+  enum class Received : uint8_t {
+    kMessages,
+    kNothing,  // nothing there (without waiting), or the wait of five seconds ended
+    kOverrun,  // ENOBUFS: messages were lost (not expected, as NETLINK_NO_ENOBUFS is set)
+    kError,    // see errno
+  };
+  using Handler = absl::FunctionRef<void(const Message&)>;
+
+  // Receives up to kBatch datagrams and hands their messages to `handler`; views in them are
+  // valid until the next Receive. Datagrams from anyone but the kernel are ignored.
+  Received Receive(bool wait, Handler handler);
+
+  // Sends the verdicts, all at once. Returns 0, or the errno value of a send that failed time and
+  // again: then none of them took effect. A single verdict that fails is told of by a kError
+  // message of a later Receive.
+  int SendVerdicts(const VerdictBuffer& verdicts);
+
+  // Ends a Receive that waits, or the next one.
+  void Wake();
+
+  // Sets the queue's length to 0, so that the kernel queues no packet any more: drops the new
+  // ones, or passes them if fail_open. By the time Receive yields the acknowledgement, a kError
+  // message with error 0 and this sequence number, it has yielded all packets of the queue.
+  static constexpr uint32_t kCutSequence = 0x637574;
+  absl::Status Cut();
+  absl::Status Unbind();
+
+ private:
+  NfQueue(NetlinkSocket socket, uint16_t number, const QueueOptions& options);
+  absl::Status Configure(const QueueOptions& options);
+  absl::Status ConfigureError(int error) const;
+
+  NetlinkSocket socket_;
+  const uint16_t number_;
+  int receive_buffer_ = 0;
+  size_t slot_bytes_;
+  std::unique_ptr<uint8_t[]> slots_;
+  std::array<sockaddr_nl, kBatch> from_{};
+  std::array<iovec, kBatch> iov_{};
+  std::array<mmsghdr, kBatch> headers_{};
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_QUEUE_NF_QUEUE_H_

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_QUEUE_WORKER_H_
+#define UTPROXY_QUEUE_WORKER_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <thread>
+
+#include "queue/batch_decider.h"
+#include "queue/counters.h"
+#include "queue/nf_queue.h"
+#include "queue/options.h"
+#include "queue/verdict_buffer.h"
+#include "utproxy/decision.h"
+
+namespace utproxy {
+
+// One queue and the thread that reads, decides and answers its packets, in batches as they come.
+//
+// Create, Start and Stop are for one controlling thread; counters() is for any. Create binds the
+// queue in the calling thread's network namespace. No allocation and no lock on a packet's way.
+class QueueWorker {
+ public:
+  // `decider` is called from the worker's thread only, between Start and the end of Stop, and
+  // outlives the worker.
+  static absl::StatusOr<std::unique_ptr<QueueWorker>> Create(uint16_t number,
+                                                             const QueueOptions& options,
+                                                             BatchDecider* decider);
+  // Stops where it runs.
+  ~QueueWorker();
+  QueueWorker(const QueueWorker&) = delete;
+  QueueWorker& operator=(const QueueWorker&) = delete;
+
+  // Starts the thread, on `cpu` only where that is not negative. It blocks all signals.
+  absl::Status Start(int cpu = -1);
+
+  // Answers every packet that is in the kernel's queue, then unbinds it and ends the thread, so
+  // that no queued packet is lost. From the beginning of Stop on the kernel queues no more packets:
+  // it drops new ones, or passes them if fail_open, and once unbound does as the rule says. Who
+  // removes the rules empties their chains first, stops, and removes the chains last, since the
+  // kernel drops the packets of all queues when a chain goes (nf_queue_nf_hook_drop). Returns what
+  // went wrong in the thread, if anything did.
+  absl::Status Stop();
+
+  // False once the thread has ended, by Stop or by an error that Stop tells of.
+  bool running() const { return running_.load(std::memory_order_acquire); }
+  uint16_t number() const { return queue_->number(); }
+  const WorkerCounters& counters() const { return counters_; }
+
+ private:
+  QueueWorker(std::unique_ptr<NfQueue> queue, BatchDecider* decider);
+
+  absl::Status RunLoop();
+  absl::Status Loop();
+  absl::Status Drain();
+  // Receives, decides and answers one batch.
+  absl::StatusOr<NfQueue::Received> Step(bool wait);
+  void Take(const Message& message);
+  void TakePacket(const PacketMessage& message);
+  void TakeError(const Message& message);
+  void DecideAndAnswer();
+  void Answer(const QueuedPacket& packet, const Decision& decision);
+
+  const std::unique_ptr<NfQueue> queue_;
+  BatchDecider* const decider_;
+  std::thread thread_;
+  std::future<absl::Status> ended_;
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> running_{false};
+
+  // All below is the worker thread's.
+  bool cut_acknowledged_ = false;
+  int cut_error_ = 0;
+  size_t count_ = 0;
+  std::array<QueuedPacket, kBatch> packets_;
+  std::array<Decision, kBatch> decisions_;
+  VerdictBuffer verdicts_;
+  WorkerCounters counters_;
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_QUEUE_WORKER_H_
