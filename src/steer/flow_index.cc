@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "steer/flow_index.h"
+
+#include <absl/hash/hash.h>
+#include <absl/strings/string_view.h>
+
+#include <algorithm>
+#include <queue>
+#include <vector>
+
+namespace utproxy {
+namespace {
+
+// How many entries are erased between two looks at a shard's list.
+constexpr size_t kEraseBatch = 128;
+// How often a target may find the room made for it taken by another thread.
+constexpr int kRoomAttempts = 3;
+
+void Count(std::atomic<uint64_t>& counter, uint64_t n = 1) {
+  counter.fetch_add(n, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+size_t FlowIndex::FlowHash::operator()(const FlowKey& flow) const {
+  return absl::HashOf(absl::string_view(reinterpret_cast<const char*>(&flow), sizeof flow));
+}
+
+FlowIndex::Shard& FlowIndex::ShardOf(size_t hash) const {
+  // The set takes the hash's low bits; the shard is chosen by others.
+  return shards_[hash >> 40 & (kShards - 1)];
+}
+
+// Invariant D. Relaxed: the number orders nothing, the shard's mutex does.
+bool FlowIndex::Reserve() {
+  uint32_t entries = entries_.load(std::memory_order_relaxed);
+  do {
+    if (entries >= options_.max_flows) return false;
+  } while (!entries_.compare_exchange_weak(entries, entries + 1, std::memory_order_relaxed));
+  return true;
+}
+
+void FlowIndex::MakeBusy(Shard& shard, EntryRef entry) {
+  shard.busy.splice(shard.busy.end(), shard.idle(*entry), entry);
+  entry->busy = true;
+}
+
+bool FlowIndex::Shard::Refresh(EntryRef entry, uint64_t cookie, int64_t now_ns) {
+  if (entry->busy || entry->cookie != cookie) return false;
+  // A thread that took the time earlier than another must not make the entry older.
+  entry->last_used_ns = std::max(entry->last_used_ns, now_ns);
+  EntryList& list = idle(*entry);
+  list.splice(list.end(), list, entry);
+  return true;
+}
+
+bool FlowIndex::Refresh(const FlowKey& flow, uint64_t cookie, int64_t now_ns) {
+  const size_t hash = FlowHash()(flow);
+  Shard& shard = ShardOf(hash);
+  const std::lock_guard lock(shard.mutex);
+  const auto it = shard.entries.find(flow, hash);
+  if (it == shard.entries.end() || !shard.Refresh(*it, cookie, now_ns)) return false;
+  Count(refreshed_);
+  return true;
+}
+
+bool FlowIndex::Contains(const FlowKey& flow) const {
+  const size_t hash = FlowHash()(flow);
+  const Shard& shard = ShardOf(hash);
+  const std::lock_guard lock(shard.mutex);
+  const auto it = shard.entries.find(flow, hash);
+  return it != shard.entries.end() && !(*it)->busy;
+}
+
+FlowIndex::ClaimResult FlowIndex::ClaimToWrite(const Target& target, int64_t now_ns, Claim* claim) {
+  const size_t hash = FlowHash()(target.flow);
+  Shard& shard = ShardOf(hash);
+  const std::lock_guard lock(shard.mutex);
+  const auto it = shard.entries.find(target.flow, hash);
+  claim->shard = &shard;
+  if (it != shard.entries.end()) {
+    if ((*it)->busy) return ClaimResult::kBusy;
+    if (shard.Refresh(*it, target.cookie, now_ns)) {
+      Count(refreshed_);
+      return ClaimResult::kStands;
+    }
+    MakeBusy(shard, *it);
+    claim->entry = *it;
+    return ClaimResult::kClaimed;
+  }
+  if (!Reserve()) return ClaimResult::kNoRoom;
+  claim->entry =
+      shard.busy.insert(shard.busy.end(), Entry{.flow = target.flow, .hash = hash, .busy = true});
+  shard.entries.insert(claim->entry);
+  return ClaimResult::kClaimed;
+}
+
+void FlowIndex::Put(absl::Span<const Target> targets, absl::Span<PutResult> results,
+                    int64_t now_ns) {
+  Indexes pending(targets.size());
+  for (uint32_t i = 0; i < pending.size(); ++i) pending[i] = i;
+  for (int attempts_left = kRoomAttempts; !pending.empty();) {
+    Claims claims;
+    Indexes busy, no_room;
+    for (const uint32_t i : pending) {
+      Claim claim{.target = i};
+      switch (ClaimToWrite(targets[i], now_ns, &claim)) {
+        case ClaimResult::kClaimed:
+          claims.push_back(claim);
+          break;
+        case ClaimResult::kStands:
+          results[i] = PutResult::kStands;
+          break;
+        case ClaimResult::kBusy:
+          busy.push_back(i);
+          break;
+        case ClaimResult::kNoRoom:
+          no_room.push_back(i);
+          break;
+      }
+    }
+    Write(targets, claims, results, now_ns);
+    if (!no_room.empty() && (attempts_left-- == 0 || Evict(no_room.size(), now_ns) == 0)) {
+      for (const uint32_t i : no_room) results[i] = PutResult::kFull;
+      Count(full_, no_room.size());
+      no_room.clear();
+    }
+    // Busy by another thread, or by this one a moment ago for a flow named twice (C).
+    if (claims.empty() && no_room.empty() && !busy.empty()) WaitWhileBusy(targets[busy[0]].flow);
+    pending = std::move(busy);
+    pending.insert(pending.end(), no_room.begin(), no_room.end());
+    std::sort(pending.begin(), pending.end());
+  }
+}
+
+void FlowIndex::Write(absl::Span<const Target> targets, const Claims& claims,
+                      absl::Span<PutResult> results, int64_t now_ns) {
+  absl::InlinedVector<FlowKey, 32> keys;
+  absl::InlinedVector<uint64_t, 32> cookies;
+  for (const Claim& claim : claims) {
+    keys.push_back(targets[claim.target].flow);
+    cookies.push_back(targets[claim.target].cookie);
+  }
+  for (size_t done = 0; done < claims.size();) {
+    const size_t written = map_->Write(absl::MakeConstSpan(keys).subspan(done),
+                                       absl::MakeConstSpan(cookies).subspan(done));
+    for (const size_t end = done + written; done < end; ++done) {
+      SettleWrite(claims[done], true, cookies[done], now_ns);
+      results[claims[done].target] = PutResult::kStands;
+    }
+    if (done == claims.size()) break;
+    SettleWrite(claims[done], false, 0, now_ns);
+    results[claims[done].target] = PutResult::kFailed;
+    Count(failed_);
+    ++done;
+  }
+}
+
+// Ends the busy state as the map has it now (A, B): written, or as it was before.
+void FlowIndex::SettleWrite(const Claim& claim, bool written, uint64_t cookie, int64_t now_ns) {
+  Shard& shard = *claim.shard;
+  const std::lock_guard lock(shard.mutex);
+  Entry& entry = *claim.entry;
+  if (written) {
+    Count(entry.stands ? rewritten_ : inserted_);
+    entry.stands = true;
+    entry.cookie = cookie;
+    entry.last_used_ns = std::max(entry.last_used_ns, now_ns);
+  }
+  entry.busy = false;
+  if (entry.stands) {
+    EntryList& list = shard.idle(entry);
+    list.splice(list.end(), shard.busy, claim.entry);
+  } else {
+    shard.entries.erase(claim.entry);
+    shard.busy.erase(claim.entry);
+    entries_.fetch_sub(1, std::memory_order_relaxed);
+  }
+  shard.busy_ended.notify_all();
+}
+
+void FlowIndex::WaitWhileBusy(const FlowKey& flow) {
+  const size_t hash = FlowHash()(flow);
+  Shard& shard = ShardOf(hash);
+  std::unique_lock lock(shard.mutex);
+  shard.busy_ended.wait(lock, [&] {
+    const auto it = shard.entries.find(flow, hash);
+    return it == shard.entries.end() || !(*it)->busy;
+  });
+}
+
+// The least recently used entry of one of a shard's lists.
+struct FlowIndex::Head {
+  int64_t last_used_ns;
+  Shard* shard;
+  EntryList* list;
+  bool operator>(const Head& other) const { return last_used_ns > other.last_used_ns; }
+};
+
+// Evicts `wanted` entries, or a few more so that the walk over all shards is not made for each,
+// least recently used first over all shards. Returns how many have gone.
+size_t FlowIndex::Evict(size_t wanted, int64_t now_ns) {
+  std::priority_queue<Head, std::vector<Head>, std::greater<>> heads;
+  for (Shard& shard : shards_) {
+    const std::lock_guard lock(shard.mutex);
+    for (EntryList* list : {&shard.tcp, &shard.udp}) {
+      if (!list->empty()) heads.push({list->front().last_used_ns, &shard, list});
+    }
+  }
+  wanted = std::max<size_t>(wanted, options_.max_flows / 4096);
+  Claims claims;
+  while (claims.size() < wanted && !heads.empty()) {
+    const Head head = heads.top();
+    heads.pop();
+    if (now_ns - head.last_used_ns < options_.evict_idle_ns) break;
+    const std::lock_guard lock(head.shard->mutex);
+    EntryList& list = *head.list;
+    // Where the entry has been used or erased meanwhile, the next takes its place in the order.
+    if (!list.empty() && list.front().last_used_ns == head.last_used_ns) {
+      const EntryRef entry = list.begin();
+      MakeBusy(*head.shard, entry);
+      claims.push_back({.shard = head.shard, .entry = entry, .target = 0});
+    }
+    if (!list.empty()) heads.push({list.front().last_used_ns, head.shard, &list});
+  }
+  const size_t evicted = Erase(claims, now_ns);
+  Count(evicted_, evicted);
+  return evicted;
+}
+
+void FlowIndex::Expire(int64_t now_ns) {
+  for (Shard& shard : shards_) {
+    ExpireList(shard, shard.tcp, now_ns - options_.tcp_lifetime_ns, now_ns);
+    ExpireList(shard, shard.udp, now_ns - options_.udp_lifetime_ns, now_ns);
+  }
+}
+
+void FlowIndex::ExpireList(Shard& shard, EntryList& list, int64_t used_before_ns, int64_t now_ns) {
+  Claims claims;
+  do {
+    claims.clear();
+    {
+      const std::lock_guard lock(shard.mutex);
+      while (!list.empty() && claims.size() < kEraseBatch &&
+             list.front().last_used_ns <= used_before_ns) {
+        const EntryRef entry = list.begin();
+        MakeBusy(shard, entry);
+        claims.push_back({.shard = &shard, .entry = entry, .target = 0});
+      }
+    }
+    Count(expired_, Erase(claims, now_ns));
+  } while (claims.size() == kEraseBatch);
+}
+
+// Returns how many have gone.
+size_t FlowIndex::Erase(const Claims& claims, int64_t now_ns) {
+  absl::InlinedVector<FlowKey, 32> keys;
+  for (const Claim& claim : claims) keys.push_back(claim.entry->flow);
+  size_t gone = 0;
+  for (size_t done = 0; done < claims.size();) {
+    const size_t erased = map_->Erase(absl::MakeConstSpan(keys).subspan(done));
+    gone += erased;
+    for (const size_t end = done + erased; done < end; ++done) {
+      SettleErase(claims[done], true, now_ns);
+    }
+    if (done == claims.size()) break;
+    SettleErase(claims[done++], false, now_ns);
+    Count(erase_failed_);
+  }
+  return gone;
+}
+
+// An entry that could not be erased still stands (A). It counts as used now, lest it be tried
+// again at once, and for ever.
+void FlowIndex::SettleErase(const Claim& claim, bool erased, int64_t now_ns) {
+  Shard& shard = *claim.shard;
+  const std::lock_guard lock(shard.mutex);
+  if (erased) {
+    shard.entries.erase(claim.entry);
+    shard.busy.erase(claim.entry);
+    entries_.fetch_sub(1, std::memory_order_relaxed);
+  } else {
+    claim.entry->busy = false;
+    claim.entry->last_used_ns = std::max(claim.entry->last_used_ns, now_ns);
+    EntryList& list = shard.idle(*claim.entry);
+    list.splice(list.end(), shard.busy, claim.entry);
+  }
+  shard.busy_ended.notify_all();
+}
+
+FlowIndex::Stats FlowIndex::stats() const {
+  const auto read = [](const auto& counter) { return counter.load(std::memory_order_relaxed); };
+  return {.entries = read(entries_),
+          .inserted = read(inserted_),
+          .rewritten = read(rewritten_),
+          .refreshed = read(refreshed_),
+          .expired = read(expired_),
+          .evicted = read(evicted_),
+          .full = read(full_),
+          .failed = read(failed_),
+          .erase_failed = read(erase_failed_)};
+}
+
+}  // namespace utproxy

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "steer/program.h"
+
+#include <absl/strings/str_cat.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+
+#include <cerrno>
+#include <mutex>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/status.h"
+#include "steer/flow_layout.h"
+#include "utproxy/flow.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#include "steer/sk_lookup.skel.h"
+#pragma GCC diagnostic pop
+
+namespace utproxy {
+namespace {
+
+constexpr char kPrivilegeRemedy[] =
+    "run as root, or with CAP_BPF, CAP_NET_ADMIN and, to reach the sockets of other users' "
+    "programs, CAP_SYS_PTRACE (before Linux 5.8 CAP_SYS_ADMIN in place of CAP_BPF)";
+constexpr char kKernelRemedy[] =
+    "steering needs Linux 5.9 with CONFIG_BPF_SYSCALL and CONFIG_INET; with targets that keep the "
+    "packet's port and address, --steer none does without";
+
+// Errors come back as codes; libbpf's own lines would mix with ours on stderr.
+void SilenceLibbpf() {
+  static std::once_flag once;
+  std::call_once(once, [] { libbpf_set_print(nullptr); });
+}
+
+absl::Status LoadError(int error) {
+  const absl::Status status = ErrnoStatus(error, "load the sk_lookup program");
+  if (error == EPERM || error == EACCES) return WithRemedy(status, kPrivilegeRemedy);
+  if (error == ENOSYS || libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SK_LOOKUP, nullptr) == 0) {
+    return WithRemedy(absl::UnimplementedError(
+                          "load the sk_lookup program: this kernel has no programs of that type"),
+                      kKernelRemedy);
+  }
+  return status;
+}
+
+// The object is built with this file, yet what is checked here cannot be a stale build's accident.
+bool LayoutIsOurs(const sk_lookup_bpf& skeleton) {
+  return bpf_map__key_size(skeleton.maps.flows) == sizeof(FlowKey) &&
+         bpf_map__value_size(skeleton.maps.flows) == sizeof(steer_target) &&
+         bpf_map__key_size(skeleton.maps.listeners) == sizeof(uint64_t) &&
+         bpf_map__value_size(skeleton.maps.listeners) == sizeof(uint64_t) &&
+         bpf_map__value_size(skeleton.maps.counters) == sizeof(uint64_t) &&
+         bpf_map__max_entries(skeleton.maps.counters) == STEER_COUNTERS;
+}
+
+uint64_t SumOverCpus(int fd, uint32_t counter) {
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus <= 0) return 0;
+  std::vector<uint64_t> values(static_cast<size_t>(cpus));
+  if (bpf_map_lookup_elem(fd, &counter, values.data()) != 0) return 0;
+  uint64_t sum = 0;
+  for (const uint64_t value : values) sum += value;
+  return sum;
+}
+
+}  // namespace
+
+void SkLookupProgram::DestroySkeleton::operator()(sk_lookup_bpf* skeleton) const {
+  sk_lookup_bpf__destroy(skeleton);
+}
+void SkLookupProgram::DestroyLink::operator()(bpf_link* link) const { bpf_link__destroy(link); }
+
+absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32_t max_listeners) {
+  SilenceLibbpf();
+  Skeleton skeleton(sk_lookup_bpf__open());
+  if (skeleton == nullptr) return ErrnoStatus(errno, "open the sk_lookup program");
+  if (!LayoutIsOurs(*skeleton)) {
+    return absl::InternalError("the sk_lookup program's maps are not laid out as expected");
+  }
+  bpf_map__set_max_entries(skeleton->maps.flows, max_flows);
+  bpf_map__set_max_entries(skeleton->maps.listeners, max_listeners);
+  if (const int error = sk_lookup_bpf__load(skeleton.get()); error != 0) return LoadError(-error);
+
+  // A thread can be in another network namespace than its process.
+  const UniqueFd netns(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+  if (!netns.valid()) return ErrnoStatus(errno, "open /proc/thread-self/ns/net");
+  Link link(bpf_program__attach_netns(skeleton->progs.steer, netns.get()));
+  if (link == nullptr) {
+    const int error = errno;
+    const absl::Status status =
+        ErrnoStatus(error, "attach the sk_lookup program to the network namespace");
+    if (error == E2BIG) {
+      return WithRemedy(status, "64 programs are attached already: see `bpftool net` and detach");
+    }
+    return error == EPERM ? WithRemedy(status, kPrivilegeRemedy) : status;
+  }
+  return SkLookupProgram(std::move(skeleton), std::move(link));
+}
+
+int SkLookupProgram::flows_fd() const { return bpf_map__fd(skeleton_->maps.flows); }
+int SkLookupProgram::listeners_fd() const { return bpf_map__fd(skeleton_->maps.listeners); }
+int SkLookupProgram::program_fd() const { return bpf_program__fd(skeleton_->progs.steer); }
+
+SkLookupProgram::Counters SkLookupProgram::counters() const {
+  const int fd = bpf_map__fd(skeleton_->maps.counters);
+  return {.no_entry = SumOverCpus(fd, STEER_NO_ENTRY),
+          .steered = SumOverCpus(fd, STEER_STEERED),
+          .socket_gone = SumOverCpus(fd, STEER_SOCKET_GONE),
+          .assign_refused = SumOverCpus(fd, STEER_ASSIGN_REFUSED)};
+}
+
+}  // namespace utproxy

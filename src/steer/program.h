@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_STEER_PROGRAM_H_
+#define UTPROXY_STEER_PROGRAM_H_
+
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <memory>
+
+struct bpf_link;
+struct sk_lookup_bpf;
+
+namespace utproxy {
+
+// The sk_lookup program, its maps and its place in a network namespace. Nothing is pinned: all of
+// it ends with this object, or with the process.
+class SkLookupProgram {
+ public:
+  struct Counters {
+    uint64_t no_entry = 0;        // lookups for flows without an entry
+    uint64_t steered = 0;         // packets given to their flow's listener
+    uint64_t socket_gone = 0;     // an entry, but no socket that listens: left to the kernel
+    uint64_t assign_refused = 0;  // the kernel would not assign the socket: left to the kernel
+  };
+
+  // Loads the program and attaches it to the calling thread's network namespace. Errors carry a
+  // remedy: kUnimplemented where the kernel has no sk_lookup, kPermissionDenied without CAP_BPF and
+  // CAP_NET_ADMIN.
+  static absl::StatusOr<SkLookupProgram> Load(uint32_t max_flows, uint32_t max_listeners);
+
+  int flows_fd() const;
+  int listeners_fd() const;
+  int program_fd() const;
+  // Sums over all CPUs; zeroes where they cannot be read. May be called by any thread.
+  Counters counters() const;
+
+ private:
+  struct DestroySkeleton {
+    void operator()(sk_lookup_bpf* skeleton) const;
+  };
+  struct DestroyLink {
+    void operator()(bpf_link* link) const;
+  };
+  using Skeleton = std::unique_ptr<sk_lookup_bpf, DestroySkeleton>;
+  using Link = std::unique_ptr<bpf_link, DestroyLink>;
+
+  SkLookupProgram(Skeleton skeleton, Link link)
+      : skeleton_(std::move(skeleton)), link_(std::move(link)) {}
+
+  Skeleton skeleton_;
+  Link link_;  // after the skeleton: detached before the maps go
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_STEER_PROGRAM_H_

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "steer/steering.h"
+
+#include <absl/strings/numbers.h>
+#include <absl/strings/string_view.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+namespace utproxy {
+namespace {
+
+constexpr int kDefaultSynackRetries = 5;
+
+// Of the calling thread's network namespace.
+int SynackRetries() {
+  const UniqueFd file(::open("/proc/sys/net/ipv4/tcp_synack_retries", O_RDONLY | O_CLOEXEC));
+  char text[16];
+  const ssize_t len = file.valid() ? ::read(file.get(), text, sizeof text) : -1;
+  int retries = 0;
+  if (len <= 0 || !absl::SimpleAtoi(absl::string_view(text, static_cast<size_t>(len)), &retries)) {
+    return kDefaultSynackRetries;
+  }
+  return retries;
+}
+
+// A listener that a batch names.
+struct BatchListener {
+  uint64_t cookie;
+  uint32_t inode;
+  bool has_new_flow;
+  bool held;
+};
+using BatchListeners = absl::InlinedVector<BatchListener, 4>;
+
+// Batches name few listeners, mostly one.
+BatchListener& Find(BatchListeners& listeners, const SteerRequest& request) {
+  for (BatchListener& listener : listeners) {
+    if (listener.cookie == request.listener_cookie) return listener;
+  }
+  return listeners.emplace_back(
+      BatchListener{.cookie = request.listener_cookie, .inode = request.listener_inode});
+}
+
+SteerResult ResultOf(FlowIndex::PutResult put) {
+  switch (put) {
+    case FlowIndex::PutResult::kStands:
+      return SteerResult::kSteered;
+    case FlowIndex::PutResult::kFull:
+      return SteerResult::kFull;
+    case FlowIndex::PutResult::kFailed:
+      break;
+  }
+  return SteerResult::kFailed;
+}
+
+}  // namespace
+
+int64_t TcpLifetimeNs(int synack_retries) {
+  int64_t seconds = 12;
+  int64_t timeout = 1;
+  for (int i = 0; i <= std::clamp(synack_retries, 0, 255); ++i) {
+    seconds += timeout;
+    timeout = std::min<int64_t>(2 * timeout, 120);
+  }
+  return std::min<int64_t>(seconds, 600) * kNsPerSec;
+}
+
+absl::StatusOr<std::unique_ptr<Steering>> Steering::Open(const Options& options) {
+  if (options.max_flows == 0 || options.max_listeners == 0) {
+    return absl::InvalidArgumentError("open steering: room for no flow or no listener");
+  }
+  absl::StatusOr<SkLookupProgram> program =
+      SkLookupProgram::Load(options.max_flows, options.max_listeners);
+  if (!program.ok()) return program.status();
+  const FlowIndex::Options index{.max_flows = options.max_flows,
+                                 .tcp_lifetime_ns = options.tcp_lifetime_ns != 0
+                                                        ? options.tcp_lifetime_ns
+                                                        : TcpLifetimeNs(SynackRetries()),
+                                 .udp_lifetime_ns = options.udp_lifetime_ns,
+                                 .evict_idle_ns = options.evict_idle_ns};
+  return std::unique_ptr<Steering>(new Steering(*std::move(program), index));
+}
+
+Steering::Steering(SkLookupProgram program, const FlowIndex::Options& options)
+    : program_(std::move(program)),
+      map_(program_.flows_fd()),
+      index_(&map_, options),
+      listeners_(program_.listeners_fd()) {}
+
+void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results) {
+  const int64_t now_ns = MonotonicCoarseNs();
+  BatchListeners listeners;
+  Positions fresh;
+  for (uint32_t i = 0; i < requests.size(); ++i) {
+    const SteerRequest& request = requests[i];
+    BatchListener& listener = Find(listeners, request);
+    results[i] = SteerResult::kSteered;
+    if (index_.Refresh(request.flow, request.listener_cookie, now_ns)) continue;
+    listener.has_new_flow = true;
+    fresh.push_back(i);
+  }
+  bool all_held = true;
+  for (BatchListener& listener : listeners) {
+    listener.held =
+        listeners_.Ensure(listener.cookie, listener.inode, listener.has_new_flow, now_ns);
+    all_held &= listener.held;
+  }
+  for (uint32_t i = 0; !all_held && i < requests.size(); ++i) {
+    if (!Find(listeners, requests[i]).held) results[i] = SteerResult::kListenerUnreachable;
+  }
+  if (!fresh.empty()) PutFresh(requests, results, fresh, now_ns);
+}
+
+// Makes entries for the requests at these positions whose listener is held.
+void Steering::PutFresh(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results,
+                        const Positions& fresh, int64_t now_ns) {
+  absl::InlinedVector<FlowIndex::Target, 32> targets;
+  Positions positions;
+  for (const uint32_t i : fresh) {
+    if (results[i] == SteerResult::kListenerUnreachable) continue;
+    targets.push_back({.flow = requests[i].flow, .cookie = requests[i].listener_cookie});
+    positions.push_back(i);
+  }
+  absl::InlinedVector<FlowIndex::PutResult, 32> put(targets.size());
+  index_.Put(targets, absl::MakeSpan(put), now_ns);
+  for (size_t i = 0; i < put.size(); ++i) results[positions[i]] = ResultOf(put[i]);
+}
+
+absl::Status Steering::Reach(uint64_t listener_cookie, uint32_t listener_inode) {
+  if (listeners_.Ensure(listener_cookie, listener_inode, /*recheck=*/true, MonotonicNs())) {
+    return absl::OkStatus();
+  }
+  const absl::Status error = listeners_.last_error();
+  return error.ok() ? absl::UnavailableError("its owner was not found a moment ago") : error;
+}
+
+void Steering::Expire(int64_t now_ns) {
+  index_.Expire(now_ns);
+  listeners_.Expire(now_ns);
+}
+
+Steering::Stats Steering::stats() const {
+  return {.flows = index_.stats(), .listeners = listeners_.stats(), .program = program_.counters()};
+}
+
+}  // namespace utproxy

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_STEER_STEERING_H_
+#define UTPROXY_STEER_STEERING_H_
+
+#include <absl/container/inlined_vector.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/types/span.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "steer/bpf_flow_map.h"
+#include "steer/flow_index.h"
+#include "steer/listener_sockets.h"
+#include "steer/program.h"
+#include "utproxy/flow.h"
+
+namespace utproxy {
+
+// A flow whose unestablished packets are to reach a listener that their own port and address need
+// not lead to. `flow` as the packet has it: local is its destination.
+struct SteerRequest {
+  FlowKey flow;
+  uint64_t listener_cookie = 0;
+  uint32_t listener_inode = 0;
+};
+
+enum class SteerResult : uint8_t {
+  kSteered,              // the entry stands and the listener's socket is held
+  kListenerUnreachable,  // the listener's socket cannot be had (see Steering::listener_error)
+  kFull,                 // no room, and every entry has been used a moment ago
+  kFailed,               // the kernel refused the entry
+};
+
+// Pins packets to listeners as the kernel's TPROXY does by assigning a socket to the packet: by an
+// entry for each flow that an sk_lookup program reads. Established connections and connected UDP
+// sockets are found before the program runs and need no entry any more.
+//
+// The program sees neither marks nor TCP flags, so the key is the whole flow: only packets that
+// were decided for are affected. A flow without an entry, or whose listener has closed, is left to
+// the kernel's own lookup, and counted.
+//
+// Nothing is pinned in /sys/fs/bpf: all of it ends with this object or with the process.
+//
+// Any thread may call any function at any time, except where it says otherwise.
+class Steering {
+ public:
+  struct Options {
+    // About 110 bytes each in the kernel, taken at once (29 MB by default), and as many in user
+    // space when they are used.
+    uint32_t max_flows = 262144;
+    uint32_t max_listeners = 4096;
+    // How long entries live after their last Steer(). Strictly, an entry has done its work when its
+    // packet has been delivered, for the next one passes Steer() again unless it finds a socket of
+    // its own; but a rule such as nft's `socket transparent` that keeps packets from the queue
+    // finds sockets by the entries too. TCP: until the handshake must be over, with all
+    // retransmissions of the SYN-ACK, after which the client's ACK still needs the listener where
+    // SYN cookies are in use. 0: computed from net.ipv4.tcp_synack_retries, 75 s with its default
+    // of 5.
+    int64_t tcp_lifetime_ns = 0;
+    // UDP: as conntrack long kept a flow that goes both ways (120 s in newer kernels).
+    int64_t udp_lifetime_ns = 180'000'000'000;
+    // Where there is no room the least recently used entry is evicted, but none that was used
+    // within this time: its packet may not have been delivered yet. With it, and the default size,
+    // half a million new flows a second find room.
+    int64_t evict_idle_ns = 500'000'000;
+  };
+
+  struct Stats {
+    FlowIndex::Stats flows;
+    ListenerSockets::Stats listeners;
+    SkLookupProgram::Counters program;
+  };
+
+  // Loads the program and attaches it to the calling thread's network namespace. Errors carry a
+  // remedy: kUnimplemented before Linux 5.9, kPermissionDenied without CAP_BPF and CAP_NET_ADMIN.
+  static absl::StatusOr<std::unique_ptr<Steering>> Open(const Options& options);
+
+  // results[i] is for requests[i]; both have the same size. When it returns, every entry reported
+  // kSteered stands, and a verdict may be given. A flow that has its entry already costs no system
+  // call, and its lifetime begins anew; another listener than before replaces the earlier one. A
+  // flow may occur more than once; with different listeners, one of them will have it.
+  void Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results);
+
+  // Whether the listener's socket can be had (and is then held in the program's map): OK, or why
+  // not. What Steer() would find for a flow to it.
+  absl::Status Reach(uint64_t listener_cookie, uint32_t listener_inode);
+
+  // Whether the flow has an entry. No system call.
+  bool Contains(const FlowKey& flow) const { return index_.Contains(flow); }
+
+  // Erases entries that have outlived their time. `now_ns`: CLOCK_MONOTONIC. About once a second,
+  // by one thread.
+  void Expire(int64_t now_ns);
+
+  Stats stats() const;
+  // Why a listener's socket could not be had the last time that happened; OK where it never did.
+  absl::Status listener_error() const { return listeners_.last_error(); }
+
+ private:
+  using Positions = absl::InlinedVector<uint32_t, 32>;
+
+  Steering(SkLookupProgram program, const FlowIndex::Options& options);
+  void PutFresh(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results,
+                const Positions& fresh, int64_t now_ns);
+
+  SkLookupProgram program_;
+  BpfFlowMap map_;
+  FlowIndex index_;
+  ListenerSockets listeners_;
+};
+
+// The lifetime of a TCP entry for a number of SYN-ACK retransmissions (tcp_synack_retries, 0..255):
+// time-outs of 1, 2, 4, … up to 120 s (TCP_RTO_MAX), the last one waited for as well, and 12 s for
+// the answer to come. At most ten minutes.
+int64_t TcpLifetimeNs(int synack_retries);
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_STEER_STEERING_H_

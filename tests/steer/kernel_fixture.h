@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_TESTS_STEER_KERNEL_FIXTURE_H_
+#define UTPROXY_TESTS_STEER_KERNEL_FIXTURE_H_
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+
+#include "base/fd.h"
+#include "base/status.h"
+#include "steer/steering.h"
+
+namespace utproxy {
+
+// Takes the calling thread into a network namespace of its own, which goes with it and with its
+// sockets, and brings lo up. False with a reason where that cannot be done.
+bool EnterNewNetns(std::string* why);
+
+// Takes capabilities, by their numbers, from the calling thread for good. Other threads keep
+// theirs.
+void DropCapabilities(std::initializer_list<int> capabilities);
+
+// An address and a port as sockets take them; `text` as in ParseEndpoint.
+struct SockAddr {
+  explicit SockAddr(const std::string& text);
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+  int family() const { return storage.ss_family; }
+
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+};
+
+// The sockets of the tests. Listeners do not block; IPv6 ones are dual-stack.
+UniqueFd Listen(int type, const std::string& at, bool reuseport = false);
+// A client bound to a port of its own, not connected yet. 127.0.0.1 or ::1.
+UniqueFd Client(int type, int family);
+uint64_t CookieOf(const UniqueFd& socket);
+uint32_t InodeOf(const UniqueFd& socket);
+// Whether the listener has something to accept or to read; waits for it up to `timeout_ms`.
+bool Readable(const UniqueFd& socket, int timeout_ms = 2000);
+// The flow of a packet that `client` sends to `to`, as the receiving host sees it.
+FlowKey FlowTo(const UniqueFd& client, const std::string& to);
+
+// Each test has a network namespace of its own, with nothing but lo, and steering in it.
+class KernelTest : public testing::Test {
+ protected:
+  void SetUp() override;
+  virtual Steering::Options options() const { return {}; }
+
+  SteerResult Steer(const FlowKey& flow, const UniqueFd& listener) {
+    return Steer(flow, CookieOf(listener), InodeOf(listener));
+  }
+  SteerResult Steer(const FlowKey& flow, uint64_t cookie, uint32_t inode) {
+    const SteerRequest request{flow, cookie, inode};
+    SteerResult result;
+    steering_->Steer({&request, 1}, {&result, 1});
+    return result;
+  }
+  // Connects (TCP) or sends a byte (UDP). 0, or the errno of the failure.
+  int Reach(const UniqueFd& client, const std::string& to);
+  SkLookupProgram::Counters counters() const { return steering_->stats().program; }
+
+  std::unique_ptr<Steering> steering_;
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_TESTS_STEER_KERNEL_FIXTURE_H_
