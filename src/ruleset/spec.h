@@ -25,7 +25,8 @@ struct Match {
   std::vector<Cidr> src, dst, not_src, not_dst;
 };
 
-// Keeps the proxy's own traffic out of `local_output`. Host byte order.
+// Keeps the proxy's own traffic out of `local_output`: packets whose mark, masked, is `value`.
+// Host byte order.
 struct MarkMatch {
   uint32_t value = 0;
   uint32_t mask = 0xffffffffu;
@@ -34,6 +35,7 @@ struct MarkMatch {
 // All that `--install` puts into the kernel for one target: the nftables rules that queue, the
 // policy rule by mark and the local default route that deliver. Marks in host byte order.
 struct RulesetSpec {
+  std::string name;  // the target's; stands in the comments of its rules. May be empty
   Match match;
   uint32_t mark_value = 0;
   uint32_t mark_mask = 0xffffffffu;

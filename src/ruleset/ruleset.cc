@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "ruleset/ruleset.h"
+
+#include <absl/strings/match.h>
+#include <absl/strings/str_cat.h>
+#include <linux/netfilter.h>
+
+#include <utility>
+
+#include "base/status.h"
+#include "ruleset/iptables_text.h"
+#include "ruleset/nft_text.h"
+#include "ruleset/validate.h"
+
+namespace utproxy {
+namespace {
+
+absl::StatusOr<NftDialect> ChooseDialect(const NftFeatures& features,
+                                         std::vector<std::string>& warnings) {
+  if (!features.native_queue && !features.xt_queue) {
+    return WithRemedy(absl::UnimplementedError("nftables: this kernel can queue no packets"),
+                      "load or build in nft_queue, or nft_compat and xt_NFQUEUE");
+  }
+  if (!features.tproxy && !features.ct) {
+    return WithRemedy(absl::UnimplementedError("nftables: this kernel can not reassemble "
+                                               "fragments before they are queued"),
+                      "load or build in nft_tproxy or nft_ct");
+  }
+  if (!features.tproxy) {
+    warnings.push_back(
+        "this kernel has no nft tproxy expression: fragments are reassembled by "
+        "switching connection tracking on");
+  }
+  if (!features.owner) {
+    warnings.push_back(
+        "this kernel has no owner flag for nftables tables (Linux 5.12): after "
+        "kill -9 the table stays until the next start");
+  }
+  return NftDialect{features.native_queue, features.tproxy};
+}
+
+// The table as found; error where it is in the way. `take` names the comments of tables that may
+// be replaced. True where there is one to replace.
+absl::StatusOr<bool> CheckTable(NetlinkSocket& nft, absl::string_view take) {
+  ASSIGN_OR_RETURN(const std::optional<NftTable> table, FindTable(nft, NFPROTO_INET, kTableName));
+  if (!table) return false;
+  const std::string what = absl::StrCat("nftables table inet ", kTableName);
+  if (table->owner != 0) {
+    return WithRemedy(absl::AlreadyExistsError(absl::StrCat(
+                          what, ": a running utproxy holds it (netlink port ", table->owner, ")")),
+                      "stop that utproxy first; there is one ruleset in a network namespace");
+  }
+  if (table->comment == take) return true;
+  if (table->comment == kPersistentComment) {
+    return WithRemedy(
+        absl::AlreadyExistsError(absl::StrCat(what, ": was left by `utproxy ruleset install`")),
+        "utproxy ruleset remove, or run without --install");
+  }
+  if (table->comment == kRunComment) {
+    return WithRemedy(absl::AlreadyExistsError(absl::StrCat(what, ": belongs to a utproxy run")),
+                      "stop that utproxy, then: utproxy ruleset remove");
+  }
+  return WithRemedy(
+      absl::AlreadyExistsError(absl::StrCat(what, ": exists and is not utproxy's")),
+      absl::StrCat("delete it (nft delete table inet ", kTableName, ") or rename it"));
+}
+
+void WarnOfLoops(absl::Span<const RulesetSpec> specs, std::vector<std::string>& warnings) {
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const RulesetSpec& spec = specs[i];
+    if (!spec.local_output || !spec.exclude_marks.empty() || !spec.exclude_uids.empty() ||
+        !spec.exclude_cgroups.empty()) {
+      continue;
+    }
+    warnings.push_back(absl::StrCat(
+        TargetName(spec, i),
+        ": local output without an exclusion: if the proxy itself sends what "
+        "the target matches, it is handed its own packets; exclude it by mark, user or cgroup"));
+  }
+}
+
+std::vector<std::string> BaseChains(absl::Span<const Chain> chains) {
+  std::vector<std::string> names;
+  for (const Chain& chain : chains) {
+    if (chain.hook != Hook::kNone) names.push_back(chain.name);
+  }
+  return names;
+}
+
+struct Installed {
+  NetlinkSocket nft;
+  NftDialect dialect;
+  std::vector<Chain> chains;
+  std::vector<std::string> warnings;
+};
+
+// Everything that either kind of installation does. Routes and rules come first: a packet queued
+// before they are there would be accepted and led astray.
+absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool owned) {
+  ASSIGN_OR_RETURN(std::vector<Chain> chains, CompilePlan(specs));
+  ASSIGN_OR_RETURN(NetlinkSocket nft, OpenNftSocket());
+  ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
+  ASSIGN_OR_RETURN(const NftFeatures features, ProbeNft(nft));
+  std::vector<std::string> warnings;
+  ASSIGN_OR_RETURN(const NftDialect dialect, ChooseDialect(features, warnings));
+  const absl::string_view comment = owned ? kRunComment : kPersistentComment;
+  ASSIGN_OR_RETURN(const bool replace, CheckTable(nft, comment));
+
+  const std::vector<DeliveryItem> wanted = WantedDelivery(specs);
+  ASSIGN_OR_RETURN(DeliveryChange change, AddDelivery(route, wanted));
+  const NftInstall install{comment, owned && features.owner, replace, dialect};
+  if (absl::Status status = InstallTable(nft, chains, install); !status.ok()) {
+    (void)DeleteDelivery(route, change.added);
+    return status;
+  }
+  warnings.insert(warnings.end(), change.warnings.begin(), change.warnings.end());
+  WarnOfLoops(specs, warnings);
+  if (absl::Status status = DeleteOtherDelivery(route, wanted); !status.ok()) {
+    warnings.push_back(absl::StrCat("leftovers of an earlier run stay: ", status.message()));
+  }
+  return Installed{std::move(nft), dialect, std::move(chains), std::move(warnings)};
+}
+
+}  // namespace
+
+InstalledRuleset::InstalledRuleset(NetlinkSocket nft, NftDialect dialect, std::vector<Chain> chains)
+    : nft_(std::make_unique<NetlinkSocket>(std::move(nft))),
+      dialect_(dialect),
+      chains_(std::move(chains)),
+      live_bases_(BaseChains(chains_)) {}
+
+absl::StatusOr<InstalledRuleset> InstalledRuleset::Install(absl::Span<const RulesetSpec> specs) {
+  ASSIGN_OR_RETURN(Installed installed, DoInstall(specs, true));
+  InstalledRuleset ruleset(std::move(installed.nft), installed.dialect,
+                           std::move(installed.chains));
+  ruleset.warnings_ = std::move(installed.warnings);
+  return ruleset;
+}
+
+InstalledRuleset::~InstalledRuleset() { (void)Remove(); }
+
+absl::Status InstalledRuleset::Update(absl::Span<const RulesetSpec> specs) {
+  if (!nft_) return absl::FailedPreconditionError("update the ruleset: it was removed");
+  ASSIGN_OR_RETURN(std::vector<Chain> chains, CompilePlan(specs));
+  ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
+  const std::vector<DeliveryItem> wanted = WantedDelivery(specs);
+  ASSIGN_OR_RETURN(DeliveryChange change, AddDelivery(route, wanted));
+  if (absl::Status status = UpdateTable(*nft_, chains_, chains, dialect_, live_bases_);
+      !status.ok()) {
+    (void)DeleteDelivery(route, change.added);
+    return status;
+  }
+  chains_ = std::move(chains);
+  warnings_ = std::move(change.warnings);
+  WarnOfLoops(specs, warnings_);
+  return DeleteOtherDelivery(route, wanted);
+}
+
+absl::Status InstalledRuleset::StopQueueing() {
+  if (!nft_) return absl::OkStatus();
+  RETURN_IF_ERROR(UpdateTable(*nft_, chains_, {}, dialect_, live_bases_));
+  chains_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status InstalledRuleset::Remove() {
+  if (!nft_) return absl::OkStatus();
+  absl::Status first = DeleteTable(*nft_);
+  nft_.reset();  // closing the socket deletes an owned table as well
+  absl::StatusOr<NetlinkSocket> route = NetlinkSocket::Open(NETLINK_ROUTE);
+  first.Update(route.ok() ? DeleteOtherDelivery(*route, {}) : route.status());
+  return first;
+}
+
+absl::StatusOr<std::vector<std::string>> InstallPersistentRuleset(
+    absl::Span<const RulesetSpec> specs) {
+  ASSIGN_OR_RETURN(Installed installed, DoInstall(specs, false));
+  return std::move(installed.warnings);
+}
+
+absl::Status RemoveRuleset() {
+  ASSIGN_OR_RETURN(NetlinkSocket nft, OpenNftSocket());
+  ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
+  ASSIGN_OR_RETURN(const std::optional<NftTable> table, FindTable(nft, NFPROTO_INET, kTableName));
+  if (table && table->owner != 0) {
+    return WithRemedy(
+        absl::FailedPreconditionError(absl::StrCat("remove the ruleset: a running utproxy holds it "
+                                                   "(netlink port ",
+                                                   table->owner, ")")),
+        "stop that utproxy: it takes its ruleset away when it ends");
+  }
+  if (table && absl::StartsWith(table->comment, kTableName)) RETURN_IF_ERROR(DeleteTable(nft));
+  RETURN_IF_ERROR(DeleteIptablesChains(nft));
+  return DeleteOtherDelivery(route, {});
+}
+
+absl::StatusOr<bool> KernelHasNativeQueue() {
+  ASSIGN_OR_RETURN(NetlinkSocket nft, OpenNftSocket());
+  ASSIGN_OR_RETURN(const NftFeatures features, ProbeNft(nft));
+  return features.native_queue;
+}
+
+absl::StatusOr<std::string> PrintRuleset(absl::Span<const RulesetSpec> specs, bool native_queue) {
+  ASSIGN_OR_RETURN(std::vector<Chain> chains, CompilePlan(specs));
+  std::string text = "# For a root shell. To undo: utproxy ruleset remove\n", iptables;
+  for (const DeliveryItem& item : WantedDelivery(specs)) {
+    absl::StrAppend(&text, DeliveryCommand(item), "\n");
+  }
+  std::vector<Chain> nft_chains;
+  for (Chain& chain : chains) {
+    if (native_queue || chain.hook != Hook::kPrerouting) {
+      nft_chains.push_back(std::move(chain));
+      continue;
+    }
+    for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+      absl::StrAppend(&iptables, ChainToIptables(chain, family));
+    }
+  }
+  return absl::StrCat(text, "nft -f - <<'EOF'\n", TableToNft(nft_chains, kPersistentComment),
+                      "EOF\n", iptables);
+}
+
+}  // namespace utproxy

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_RULESET_RULESET_H_
+#define UTPROXY_RULESET_RULESET_H_
+
+#include <absl/status/statusor.h>
+#include <absl/types/span.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "netlink/socket.h"
+#include "ruleset/delivery.h"
+#include "ruleset/nft_table.h"
+#include "ruleset/plan.h"
+#include "ruleset/spec.h"
+
+// What `--install` and `utproxy ruleset` do: the nftables table `inet utproxy`, the policy rules
+// by mark and the local default routes, for both families, in the network namespace of the calling
+// thread. Changing anything needs CAP_NET_ADMIN. Errors are one line and bear a remedy where there
+// is one; after an error, nothing has been changed. One ruleset to a network namespace.
+//
+// What the rules take is the user's match, no more and no less, as in an iptables TPROXY rule with
+// the same match: without `iifs` that includes packets to this host's own addresses, and answers
+// to the proxy where no port is given.
+//
+// Local output marks what this host sends, so that it is routed again, to lo, and is queued when it
+// comes in there. It does not reach what has no route in the first place (the sender gets
+// ENETUNREACH), nor sockets bound to a device (the local route by way of lo does not fit them), nor
+// what goes to this host's own, broadcast, anycast or multicast addresses. Answers of the proxy
+// have local destinations and so are never marked.
+namespace utproxy {
+
+// A ruleset that lives with this process: the table is bound to a netlink socket held here
+// (NFT_TABLE_F_OWNER), so it vanishes with the process however that ends. Policy rules and routes
+// cannot be bound so: those of a killed process stay, harmless, until the next one adopts them.
+// For one thread at a time; may be moved to another thread of the same network namespace.
+class InstalledRuleset {
+ public:
+  // AlreadyExists where another ruleset is installed. `specs` is only read.
+  static absl::StatusOr<InstalledRuleset> Install(absl::Span<const RulesetSpec> specs);
+
+  InstalledRuleset(InstalledRuleset&&) = default;
+  InstalledRuleset& operator=(InstalledRuleset&&) = delete;
+  ~InstalledRuleset();  // Remove()
+
+  // Brings the ruleset to `specs`: packets meet the old rules or the new, never neither, and no
+  // packet waiting in a queue is lost. After an error the old ruleset is in place. Cgroup paths
+  // are resolved anew. Replaces warnings().
+  absl::Status Update(absl::Span<const RulesetSpec> specs);
+
+  // No packet is queued or marked from now on; everything else stays. The first half of a clean
+  // end: Remove() unregisters netfilter hooks, at which the kernel drops every packet that waits
+  // in any queue of the namespace. So: StopQueueing, give the verdicts that are due, Remove.
+  absl::Status StopQueueing();
+
+  // Takes away everything of ours, also what a killed process left. Idempotent.
+  absl::Status Remove();
+
+  // One sentence each, for the log: "IPv6 is off in this network namespace, ...".
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+ private:
+  InstalledRuleset(NetlinkSocket nft, NftDialect dialect, std::vector<Chain> chains);
+
+  std::unique_ptr<NetlinkSocket> nft_;  // null once removed or moved from
+  NftDialect dialect_;
+  std::vector<Chain> chains_;
+  std::vector<std::string> live_bases_;
+  std::vector<std::string> warnings_;
+};
+
+// `ruleset install`: installs and leaves it, in place of an earlier `ruleset install`. Returns
+// warnings. AlreadyExists where a running utproxy holds the table.
+absl::StatusOr<std::vector<std::string>> InstallPersistentRuleset(
+    absl::Span<const RulesetSpec> specs);
+
+// `ruleset remove`: takes away whatever is there of ours: of `ruleset install`, of the pasted
+// commands of PrintRuleset, of killed runs. Idempotent. FailedPrecondition, and nothing changed,
+// where a running utproxy holds the table.
+absl::Status RemoveRuleset();
+
+// Whether this kernel has nft's `queue` expression. Needs CAP_NET_ADMIN; changes nothing.
+absl::StatusOr<bool> KernelHasNativeQueue();
+
+// `ruleset print`: shell commands that, pasted into a root shell, do what `ruleset install` does.
+// Without `native_queue`, the queueing rules are iptables-nft commands. No I/O.
+absl::StatusOr<std::string> PrintRuleset(absl::Span<const RulesetSpec> specs, bool native_queue);
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_RULESET_RULESET_H_
