@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// How much does deciding cost beside the queue itself? Fills the queue while nobody reads, then
+// times the draining, so that no sender has to keep up; packets are delivered to a local socket.
+// Contestants in turn: a worker that accepts all with a mark, and utproxy's own decisions, with the
+// mirror, exact queries and steering to another port.
+//
+// Usage: drain [PACKETS [ROUNDS [FLOWS]]]. Prints a line a round and the medians.
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/decider.h"
+#include "queue/worker.h"
+#include "support/sockets.h"
+
+namespace utproxy {
+namespace {
+
+constexpr char kAsked[] = "127.0.0.1:5000";
+constexpr char kListener[] = "127.0.0.1:5090";
+constexpr uint16_t kListenerPort = 5090;
+
+class AcceptAll : public BatchDecider {
+ public:
+  void DecideBatch(absl::Span<const QueuedPacket> packets,
+                   absl::Span<Decision> decisions) override {
+    for (size_t i = 0; i < packets.size(); ++i) {
+      decisions[i].verdict = Verdict::kAccept;
+      decisions[i].reason = Reason::kListener;
+      decisions[i].mark = packets[i].packet.mark ^ 1;
+    }
+  }
+};
+
+size_t Take(const UniqueFd& fd) {
+  char data[64];
+  size_t n = 0;
+  while (::recv(fd.get(), data, sizeof data, MSG_DONTWAIT) >= 0) ++n;
+  return n;
+}
+
+struct Round {
+  double kpps = 0;
+  size_t delivered = 0;
+};
+
+// Fills a queue of `packets`, all flows in turn, and drains it with `decider`.
+Round Drain(BatchDecider* decider, const UniqueFd& listener, size_t packets,
+            const std::vector<UniqueFd>& flows) {
+  QueueOptions options;
+  options.maxlen = static_cast<uint32_t>(packets);
+  auto worker = QueueWorker::Create(0, options, decider);
+  if (!worker.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(worker.status().message()).c_str());
+    std::exit(1);
+  }
+  const char data[22] = {};
+  for (size_t i = 0; i < packets; ++i) {
+    (void)::send(flows[i % flows.size()].get(), data, sizeof data, 0);
+  }
+  const int64_t before = MonotonicNs();
+  if (!(*worker)->Start().ok() || !(*worker)->Stop().ok()) std::exit(1);
+  const double seconds = static_cast<double>(MonotonicNs() - before) / 1e9;
+  return {static_cast<double>((*worker)->counters().packets.value()) / seconds / 1e3,
+          Take(listener)};
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+UniqueFd BigBuffer(UniqueFd fd) {
+  const int bytes = 256 << 20;
+  (void)::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
+  return fd;
+}
+
+int Main(size_t packets, int rounds, size_t flow_count) {
+  rlimit limit{.rlim_cur = 20000, .rlim_max = 20000};
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+  if (!testing::EnterFreshNetns() ||
+      std::system("iptables-nft -t mangle -A PREROUTING -i lo -p udp --dport 5000 -j NFQUEUE "
+                  "--queue-num 0 >/dev/null 2>&1") != 0) {
+    std::fprintf(stderr, "drain: needs root, network namespaces and iptables\n");
+    return 77;
+  }
+  std::vector<UniqueFd> flows;
+  for (size_t i = 0; i < flow_count; ++i) flows.push_back(testing::Connect(SOCK_DGRAM, kAsked));
+  std::vector<double> all, ours;
+  bool complete = true;
+  for (int i = 0; i < rounds; ++i) {
+    {
+      AcceptAll decider;
+      const UniqueFd at_asked = BigBuffer(testing::Bind(SOCK_DGRAM, kAsked));
+      const Round r = Drain(&decider, at_asked, packets, flows);
+      all.push_back(r.kpps);
+      complete = complete && r.delivered == packets;
+      std::printf("accept-all  %8.0f kpps  %zu delivered\n", r.kpps, r.delivered);
+    }
+    const UniqueFd listener =
+        BigBuffer(testing::Bind(SOCK_DGRAM, kListener, {.transparent = true}));
+    auto steering = Steering::Open({});
+    auto mirror = Mirror::Start({});
+    auto client = DiagClient::Open();
+    if (!steering.ok() || !mirror.ok() || !client.ok()) return 1;
+    Decider decider({.on_port = kListenerPort, .mark_value = 1}, mirror->get(),
+                    ExactQuerier(std::move(*client), &(*mirror)->table()), steering->get());
+    const Round r = Drain(&decider, listener, packets, flows);
+    ours.push_back(r.kpps);
+    complete = complete && r.delivered == packets;
+    std::printf("utproxy     %8.0f kpps  %zu delivered, %llu by exact queries\n", r.kpps,
+                r.delivered, static_cast<unsigned long long>(decider.counters().by_exact.value()));
+  }
+  std::printf("median: accept-all %.0f kpps, utproxy %.0f kpps, ratio %.2f\n", Median(all),
+              Median(ours), Median(ours) / Median(all));
+  return complete ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace utproxy
+
+int main(int argc, char** argv) {
+  const auto number = [&](int i, long otherwise) {
+    return argc > i ? std::strtol(argv[i], nullptr, 10) : otherwise;
+  };
+  return utproxy::Main(static_cast<size_t>(number(1, 50000)), static_cast<int>(number(2, 5)),
+                       static_cast<size_t>(number(3, 1)));
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "engine/decider.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "mirror/table_lookup.h"
+#include "utproxy/decide.h"
+
+namespace utproxy {
+namespace {
+
+constexpr size_t kCacheSlots = 1 << 15;
+
+}  // namespace
+
+bool NeedsSteering(const Packet& packet, const Decision& decision) {
+  return decision.verdict == Verdict::kAccept && decision.by_listener() &&
+         (decision.laddr != packet.dst || decision.lport != packet.dport);
+}
+
+Decider::Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Steering* steering)
+    : policy_(policy),
+      mirror_(mirror),
+      steering_(steering),
+      querier_(std::move(querier)),
+      cache_(kCacheSlots) {}
+
+void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
+  RefreshInterfaces();
+  now_ns_ = MonotonicCoarseNs();
+  RefillChecks();
+  unsure_.clear();
+  for (size_t i = 0; i < packets.size(); ++i) {
+    const Packet& packet = packets[i].packet;
+    if (!DecideByMirror(packet, &decisions[i]) || TakeCheck(packet)) unsure_.push_back(i);
+  }
+  counters_.by_mirror.Add(packets.size() - unsure_.size());
+  if (unsure_.empty()) return;
+  DecideByExact(packets, decisions);
+  EndTimeWaits(packets, decisions);
+  if (steering_ != nullptr) Steer(packets, decisions);
+  Remember(decisions);
+}
+
+void Decider::RefillChecks() {
+  const int64_t earned = (now_ns_ - checks_at_ns_) * kChecksPerSecond / kNsPerSec;
+  if (earned <= 0) return;
+  checks_ = std::min(kCheckBurst, checks_ + earned);
+  checks_at_ns_ = now_ns_;
+}
+
+bool Decider::TakeCheck(const Packet& packet) {
+  if (checks_ == 0 || packet.outcome != ParseOutcome::kOk) return false;
+  --checks_;
+  return true;
+}
+
+void Decider::RefreshInterfaces() {
+  const uint64_t generation = mirror_->interfaces().generation();
+  if (generation == interfaces_generation_) return;
+  interfaces_ = mirror_->interfaces().Get();
+  interfaces_generation_ = generation;
+}
+
+bool Decider::DecideByMirror(const Packet& packet, Decision* decision) {
+  if (packet.is_pure_syn() && packet.outcome == ParseOutcome::kOk) return false;
+  TableLookup lookup(mirror_->table(), *interfaces_);
+  if (packet.outcome == ParseOutcome::kOk && !packet.is_tcp() && !lookup.UdpConnected(packet) &&
+      DecideByCache(packet, decision)) {
+    return true;
+  }
+  *decision = Decide(packet, policy_, lookup);
+  if (packet.outcome != ParseOutcome::kOk) return true;  // nothing was looked up
+  return decision->reason == Reason::kEstablished && lookup.certain();
+}
+
+// All that a cached decision rests on besides the flow: sockets at the listener's port, the
+// interfaces' addresses.
+uint64_t Decider::Circumstances(const Packet& packet) const {
+  const uint16_t lport = policy_.on_port != 0 ? policy_.on_port : packet.dport;
+  return interfaces_generation_ << 32 | mirror_->udp_epochs().Get(lport);
+}
+
+bool Decider::DecideByCache(const Packet& packet, Decision* decision) {
+  const Decision* cached = cache_.Find(packet.key(), packet.iif, Circumstances(packet), now_ns_);
+  if (cached == nullptr) return false;
+  *decision = *cached;
+  decision->mark = policy_.Remark(packet.mark);
+  counters_.by_cache.Add(1);
+  return true;
+}
+
+void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,
+                            absl::Span<Decision> decisions) {
+  asked_.clear();
+  circumstances_.clear();
+  learned_.clear();
+  for (const size_t i : unsure_) {
+    asked_.push_back(packets[i].packet);
+    // Read before the kernel is asked: a change in between then makes the answer stale, not new.
+    circumstances_.push_back(Circumstances(packets[i].packet));
+  }
+  answers_.resize(asked_.size());
+  const uint64_t queries = querier_.queries();
+  querier_.Ask(asked_, policy_, *interfaces_, absl::MakeSpan(answers_));
+  for (size_t i = 0; i < asked_.size(); ++i) {
+    Decision& decision = decisions[unsure_[i]];
+    if (!answers_[i].complete) {
+      querier_.Ask({&asked_[i], 1}, policy_, *interfaces_, {&answers_[i], 1});  // once more, alone
+    }
+    if (!answers_[i].complete) {
+      counters_.exact_failed.Add(1);
+      decision = Decision{.mark = asked_[i].mark};
+      continue;
+    }
+    ExactLookup lookup(answers_[i], *interfaces_);
+    decision = Decide(asked_[i], policy_, lookup);
+    Learn(answers_[i]);
+  }
+  counters_.by_exact.Add(asked_.size());
+  counters_.exact_queries.Add(querier_.queries() - queries);
+  mirror_->feed().Push(learned_);
+}
+
+void Decider::Learn(const ExactAnswer& answer) {
+  if (!answer.own || !answer.own->connected()) return;
+  if (mirror_->table().FindOne(answer.own->key()) == answer.own) return;
+  learned_.push_back(*answer.own);
+}
+
+// After Steer(), so that nothing is remembered as a hit whose entry could not stand.
+void Decider::Remember(absl::Span<const Decision> decisions) {
+  for (size_t i = 0; i < asked_.size(); ++i) {
+    const Decision& decision = decisions[unsure_[i]];
+    const bool hit = decision.verdict == Verdict::kAccept && decision.reason == Reason::kListener;
+    if (!hit || asked_[i].is_tcp()) continue;
+    cache_.Store(asked_[i].key(), asked_[i].iif, circumstances_[i], now_ns_, decision);
+  }
+}
+
+void Decider::EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
+  for (const size_t i : unsure_) {
+    if (!decisions[i].kill_time_wait) continue;
+    const absl::Status ended =
+        querier_.EndTimeWait(packets[i].packet, decisions[i].time_wait_cookie);
+    // Gone by itself meanwhile is as good.
+    const bool gone = ended.ok() || absl::IsNotFound(ended);
+    (gone ? counters_.time_wait_ended : counters_.time_wait_end_failed).Add(1);
+  }
+}
+
+void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
+  steer_at_.clear();
+  steer_requests_.clear();
+  for (const size_t i : unsure_) {
+    const Packet& packet = packets[i].packet;
+    if (!NeedsSteering(packet, decisions[i])) continue;
+    steer_at_.push_back(i);
+    steer_requests_.push_back({.flow = packet.key(),
+                               .listener_cookie = decisions[i].socket->cookie,
+                               .listener_inode = decisions[i].socket->inode});
+  }
+  if (steer_at_.empty()) return;
+  steer_results_.assign(steer_at_.size(), SteerResult::kFailed);
+  steering_->Steer(steer_requests_, absl::MakeSpan(steer_results_));
+  for (size_t i = 0; i < steer_at_.size(); ++i) {
+    if (steer_results_[i] == SteerResult::kSteered) {
+      counters_.steered.Add(1);
+      continue;
+    }
+    // Marked without its entry, the packet could reach a socket of the router's own.
+    counters_.steer_failed.Add(1);
+    Decision& decision = decisions[steer_at_[i]];
+    decision.verdict = Verdict::kDrop;
+    decision.mark = packets[steer_at_[i]].packet.mark;
+  }
+}
+
+}  // namespace utproxy

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "engine/flow_cache.h"
+
+#include <gtest/gtest.h>
+
+namespace utproxy {
+namespace {
+
+FlowKey Flow(uint16_t port) {
+  return {.local = *Address::Parse("192.0.2.1"),
+          .remote = *Address::Parse("10.0.0.9"),
+          .local_port = 53,
+          .remote_port = port,
+          .proto = Proto::kUdp};
+}
+
+Decision Hit(uint32_t mark) { return {.verdict = Verdict::kAccept, .mark = mark}; }
+
+TEST(FlowCache, AnEntryHoldsForItsFlowInterfaceCircumstancesAndTime) {
+  FlowCache cache(64);
+  cache.Store(Flow(1), 2, 77, 1000, Hit(5));
+  ASSERT_NE(cache.Find(Flow(1), 2, 77, 2000), nullptr);
+  EXPECT_EQ(cache.Find(Flow(1), 2, 77, 2000)->mark, 5u);
+  EXPECT_EQ(cache.Find(Flow(2), 2, 77, 2000), nullptr);
+  EXPECT_EQ(cache.Find(Flow(1), 3, 77, 2000), nullptr) << "another interface";
+  EXPECT_EQ(cache.Find(Flow(1), 2, 78, 2000), nullptr) << "something changed";
+  EXPECT_NE(cache.Find(Flow(1), 2, 77, 999 + FlowCache::kMaxAgeNs), nullptr);
+  EXPECT_EQ(cache.Find(Flow(1), 2, 77, 1000 + FlowCache::kMaxAgeNs), nullptr);
+}
+
+TEST(FlowCache, CollidingFlowsPushTheOldestOutAndAreNeverMistaken) {
+  FlowCache cache(FlowCache::kWays);  // every flow has the same slots
+  for (uint16_t port = 1; port < 100; ++port) {
+    cache.Store(Flow(port), 1, 0, port, Hit(port));
+    for (uint16_t kept = 1; kept <= port; ++kept) {
+      const Decision* found = cache.Find(Flow(kept), 1, 0, port);
+      ASSERT_EQ(found != nullptr, kept + FlowCache::kWays > port) << kept << " of " << port;
+      if (found != nullptr) {
+        EXPECT_EQ(found->mark, kept);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace utproxy
