@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DAEMON_CONTROL_SERVER_H_
+#define UTPROXY_DAEMON_CONTROL_SERVER_H_
+
+#include <absl/status/statusor.h>
+
+#include <atomic>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "base/fd.h"
+#include "daemon/json.h"
+
+namespace utproxy {
+
+inline constexpr char kDefaultControlPath[] = "/run/utproxy/control.sock";
+
+// The daemon's control socket: a Unix stream socket, mode 0660. A client sends one line, a JSON
+// object {"command": NAME, ...}, and reads lines of JSON, the last of which is {"end": true}: an
+// answer without it was cut short.
+//
+// Each client has a thread of its own, up to kMaxClients; the next ones wait. A client has two
+// seconds for its whole request, and is cut off where it reads nothing for ten. Neither delays
+// another client below that number, the end of the server, or packets.
+class ControlServer {
+ public:
+  static constexpr size_t kMaxRequestBytes = 4096;
+  static constexpr size_t kMaxClients = 16;
+
+  // Answers a request: calls `write` once for every object of the answer, and stops early where it
+  // returns false (the client has gone). An error becomes the object {"error": "..."}. Called from
+  // several threads at once.
+  using Writer = std::function<bool(const Json&)>;
+  using Handler = std::function<absl::Status(const Json& request, const Writer& write)>;
+
+  // Binds `path`, whose folder is made where it is missing; a socket file that nobody listens on
+  // is replaced, one that answers is an error. Clients wait until Serve() is called.
+  static absl::StatusOr<std::unique_ptr<ControlServer>> Open(const std::string& path);
+  // Starts serving; once.
+  void Serve(Handler handler);
+  // Cuts all clients off, ends the threads and removes the socket file.
+  ~ControlServer();
+  ControlServer(const ControlServer&) = delete;
+  ControlServer& operator=(const ControlServer&) = delete;
+
+ private:
+  ControlServer(std::string path, UniqueFd listener, UniqueFd stop)
+      : path_(std::move(path)), listener_(std::move(listener)), stop_(std::move(stop)) {}
+  struct Client {
+    std::thread thread;
+    std::atomic<bool> done{false};
+  };
+  void Loop();
+  void Accept();
+  void ReapClients();
+  void ServeClient(int fd);
+
+  const std::string path_;
+  UniqueFd listener_;
+  UniqueFd stop_;
+  Handler handler_;
+  std::list<Client> clients_;  // the accepting thread's
+  std::thread thread_;
+};
+
+// Asks the daemon at `path`: sends `request` and hands each object of the answer to `handler`.
+// An {"error": ...} object becomes the error, as does an answer without its end. `handler` is
+// called when the whole answer is there, so that a slow handler does not hold up the daemon.
+absl::Status AskDaemon(const std::string& path, const Json& request,
+                       const std::function<void(const Json&)>& handler);
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DAEMON_CONTROL_SERVER_H_

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "daemon/explainer.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "base/status.h"
+#include "decide/list_lookup.h"
+#include "mirror/table_lookup.h"
+
+namespace utproxy {
+namespace {
+
+// Answers from the kernel's own lookups, candidates from a dump of the port's sockets.
+class ExplainLookup {
+ public:
+  ExplainLookup(const ExactAnswer& answer, const InterfaceSnapshot& interfaces,
+                std::vector<Socket> of_port)
+      : exact_(answer, interfaces), list_(std::move(of_port), {}) {
+    list_.CollectCandidates(true);
+  }
+
+  std::optional<Socket> TcpEstablished(const Packet& packet) {
+    return exact_.TcpEstablished(packet);
+  }
+  std::optional<Socket> TcpListener(const Packet& packet, const Address& laddr, uint16_t lport) {
+    (void)list_.TcpListener(packet, laddr, lport);
+    return Settle(exact_.TcpListener(packet, laddr, lport));
+  }
+  std::optional<Socket> Udp(const Packet& packet, const Address& laddr, uint16_t lport) {
+    (void)list_.Udp(packet, laddr, lport);
+    return Settle(exact_.Udp(packet, laddr, lport));
+  }
+  std::optional<Address> PrimaryAddress(uint32_t ifindex, Family family) {
+    return exact_.PrimaryAddress(ifindex, family);
+  }
+  const std::vector<Candidate>& candidates() const { return candidates_; }
+
+ private:
+  // The kernel's word is the truth; the list only tells who else was considered.
+  std::optional<Socket> Settle(std::optional<Socket> found) {
+    candidates_ = list_.candidates();
+    for (Candidate& candidate : candidates_) {
+      const bool chosen = found && candidate.socket.cookie == found->cookie;
+      if (chosen == candidate.chosen) continue;
+      candidate.chosen = chosen;
+      candidate.why = chosen ? "The kernel chose it: a SO_REUSEPORT group, SO_INCOMING_CPU or an "
+                               "sk_lookup program decided, which sock_diag does not show."
+                             : "It would do, but the kernel chose another: a SO_REUSEPORT group, "
+                               "SO_INCOMING_CPU or an sk_lookup program decided.";
+    }
+    return found;
+  }
+
+  ExactLookup exact_;
+  ListLookup list_;
+  std::vector<Candidate> candidates_;
+};
+static_assert(SocketLookup<ExplainLookup>);
+
+std::string DeliveryCommands(const Packet& packet, uint32_t mark) {
+  const char* ip = packet.family == Family::kIpv6 ? "ip -6" : "ip";
+  return absl::StrCat("No rule and local route deliver this mark: '", ip, " rule add fwmark ",
+                      MarkText(mark), " lookup 100', '", ip,
+                      " route add local default dev lo table 100'.");
+}
+
+std::string RefusalText(const RouteAnswer& route, const Packet& packet, uint32_t mark) {
+  const std::string error = std::generic_category().message(route.error);
+  const bool martian = route.error == EINVAL || route.error == EXDEV;
+  return absl::StrCat(" the kernel refuses to route the packet: ", error, ". ",
+                      martian ? "That is a martian source: rp_filter, or src_valid_mark=1 with the "
+                                "mark's local default route."
+                              : DeliveryCommands(packet, mark));
+}
+
+std::string RouteText(const RouteAnswer& route, const Packet& packet, uint32_t mark,
+                      const InterfaceSnapshot& interfaces) {
+  const std::string marked = absl::StrCat("With mark ", MarkText(mark));
+  switch (route.kind) {
+    case RouteAnswer::Kind::kLocal:
+      return absl::StrCat(marked, " the packet is routed to this host by table ", route.table, ".");
+    case RouteAnswer::Kind::kForward:
+      return absl::StrCat(marked, " the packet is forwarded by ", interfaces.NameOf(route.oif),
+                          " (table ", route.table, "). ", DeliveryCommands(packet, mark));
+    case RouteAnswer::Kind::kMany:
+      return "The destination is a broadcast or multicast address, which is delivered here "
+             "whatever "
+             "the mark.";
+    case RouteAnswer::Kind::kOther:
+      return absl::StrCat(marked, " the packet meets a route of type ",
+                          static_cast<unsigned>(route.type), " in table ", route.table,
+                          ", which delivers nothing.");
+    case RouteAnswer::Kind::kRefused:
+      break;
+  }
+  return absl::StrCat(marked, RefusalText(route, packet, mark));
+}
+
+const char* RouteResult(RouteAnswer::Kind kind) {
+  switch (kind) {
+    case RouteAnswer::Kind::kLocal:
+      return "local";
+    case RouteAnswer::Kind::kForward:
+      return "forward";
+    case RouteAnswer::Kind::kMany:
+      return "broadcast";
+    case RouteAnswer::Kind::kOther:
+      return "other";
+    case RouteAnswer::Kind::kRefused:
+      return "refused";
+  }
+  return "refused";
+}
+
+ExplainStep DeliveryStep(const Packet& packet, const Decision& decision, RouteAnswer::Kind route) {
+  ExplainStep step{.kind = StepKind::kDelivery};
+  if (route == RouteAnswer::Kind::kMany) {
+    step.result = "members";
+    step.why =
+        "Every socket bound to the packet's own port that takes broadcast or multicast gets a "
+        "copy. The kernel's TPROXY gives it to the chosen socket; utproxy cannot, so with another "
+        "on-port it is lost.";
+  } else if (route != RouteAnswer::Kind::kLocal) {
+    step.result = "none";
+    step.why = "The packet never reaches a local socket, whatever was decided.";
+  } else if (!decision.by_listener()) {
+    step.result = "established";
+    step.why = "The socket is found by the packet's own addresses and ports, before any other.";
+  } else if (decision.laddr != packet.dst || decision.lport != packet.dport) {
+    step.result = "sk_lookup";
+    step.why = absl::StrCat(
+        "The listener's address or port is not the packet's, so the mark alone would not lead to "
+        "it: the kernel's TPROXY pins the socket to the packet, utproxy writes an entry for the "
+        "flow that its sk_lookup program reads.");
+  } else {
+    step.result = "listener";
+    step.why = "The packet's own address and port lead to the listener.";
+  }
+  return step;
+}
+
+Json CandidateJson(const Candidate& candidate) {
+  Json json;
+  const Socket& socket = candidate.socket;
+  json["local"] = EndpointToString(socket.local, socket.local_port, socket.family());
+  json["score"] = candidate.score;
+  json["transparent"] = socket.transparent();
+  json["chosen"] = candidate.chosen;
+  json["why"] = candidate.why;
+  return json;
+}
+
+Json StepJson(const ExplainStep& step) {
+  Json json;
+  json["step"] = StepName(step.kind);
+  json["result"] = step.result;
+  json["why"] = step.why;
+  if (step.kind != StepKind::kListener) return json;
+  json["candidates"] = Json::array();
+  for (const Candidate& candidate : step.candidates) {
+    json["candidates"].push_back(CandidateJson(candidate));
+  }
+  return json;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Explainer>> Explainer::Open() {
+  ASSIGN_OR_RETURN(auto interfaces, Interfaces::Open());
+  ASSIGN_OR_RETURN(DiagClient queries, DiagClient::Open());
+  ASSIGN_OR_RETURN(DiagClient dumps, DiagClient::Open());
+  ASSIGN_OR_RETURN(NetlinkSocket routes, NetlinkSocket::Open(NETLINK_ROUTE));
+  return std::unique_ptr<Explainer>(new Explainer(std::move(interfaces),
+                                                  ExactQuerier(std::move(queries), nullptr),
+                                                  std::move(dumps), std::move(routes)));
+}
+
+absl::StatusOr<std::vector<Socket>> Explainer::SocketsOfPort(Proto proto, uint16_t port) {
+  std::vector<Socket> sockets;
+  const uint32_t states = proto == Proto::kTcp ? kListenStates : kAllStates;
+  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    RETURN_IF_ERROR(dumps_.Dump(family, proto, states, [&](const Socket& socket) {
+      if (socket.local_port == port) sockets.push_back(socket);
+    }));
+  }
+  return sockets;
+}
+
+absl::StatusOr<Explanation> Explainer::Exact(const Packet& packet, const Policy& policy) {
+  RETURN_IF_ERROR(interfaces_->UpdateIfChanged());
+  const std::shared_ptr<const InterfaceSnapshot> interfaces = interfaces_->Get();
+  ExactAnswer answer;
+  if (packet.outcome == ParseOutcome::kOk) {
+    querier_.Ask({&packet, 1}, policy, *interfaces, {&answer, 1});
+    if (!answer.complete) return absl::InternalError("ask sock_diag: no answer");
+  }
+  ASSIGN_OR_RETURN(std::vector<Socket> of_port, SocketsOfPort(packet.proto(), answer.lport));
+  ExplainLookup lookup(answer, *interfaces, std::move(of_port));
+  Explanation explanation = Explain(packet, policy, lookup);
+  RETURN_IF_ERROR(AddDelivery(packet, *interfaces, &explanation));
+  return explanation;
+}
+
+absl::StatusOr<Explanation> Explainer::Mirror(const Packet& packet, const Policy& policy,
+                                              const SocketTable& table,
+                                              const InterfaceSnapshot& interfaces) {
+  TableLookup lookup(table, interfaces);
+  lookup.collect_candidates();
+  Explanation explanation = Explain(packet, policy, lookup);
+  RETURN_IF_ERROR(AddDelivery(packet, interfaces, &explanation));
+  return explanation;
+}
+
+absl::Status Explainer::AddDelivery(const Packet& packet, const InterfaceSnapshot& interfaces,
+                                    Explanation* explanation) {
+  const Decision& decision = explanation->decision;
+  if (decision.verdict != Verdict::kAccept || !IsHit(decision.reason)) return absl::OkStatus();
+  if (packet.iif == 0) {
+    explanation->steps.push_back({.kind = StepKind::kRoute,
+                                  .result = "unknown",
+                                  .why = "Without the ingress interface (--iif) the route of the "
+                                         "marked packet can't be told.",
+                                  .candidates = {}});
+    return absl::OkStatus();
+  }
+  Packet marked = packet;
+  marked.mark = decision.mark;
+  // The host's own packets come in on lo with the route that they left by.
+  if (interfaces.IsLoopback(packet.iif) && interfaces.IsLocal(packet.src)) marked.iif = 0;
+  ASSIGN_OR_RETURN(const RouteAnswer route, ProbeRoute(&routes_, marked));
+  explanation->steps.push_back({.kind = StepKind::kRoute,
+                                .result = RouteResult(route.kind),
+                                .why = RouteText(route, packet, decision.mark, interfaces),
+                                .candidates = {}});
+  explanation->steps.push_back(DeliveryStep(packet, decision, route.kind));
+  return absl::OkStatus();
+}
+
+Json ToJson(const Explanation& explanation, const Packet& packet, const InterfaceNames& names,
+            const OwnersByInode& owners, const char* source) {
+  std::optional<SocketOwner> owner;
+  if (explanation.decision.socket) {
+    const auto it = owners.find(explanation.decision.socket->inode);
+    if (it != owners.end() && it->first != 0) owner = it->second;
+  }
+  Json json = ToJson(explanation.decision, packet, names, owner);
+  json["steps"] = Json::array();
+  for (const ExplainStep& step : explanation.steps) json["steps"].push_back(StepJson(step));
+  json["source"] = source;
+  return json;
+}
+
+}  // namespace utproxy

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DAEMON_EXPLAINER_H_
+#define UTPROXY_DAEMON_EXPLAINER_H_
+
+#include <absl/status/statusor.h>
+
+#include <memory>
+#include <vector>
+
+#include "daemon/json.h"
+#include "decide/explain.h"
+#include "diagnose/route_probe.h"
+#include "diagnose/socket_owner.h"
+#include "mirror/exact.h"
+#include "mirror/interfaces.h"
+#include "netlink/diag_client.h"
+#include "utproxy/policy.h"
+#include "utproxy/socket_table.h"
+
+namespace utproxy {
+
+// Explains decisions about packets that need not exist, from the kernel's sockets, addresses and
+// routes of the calling thread's network namespace. Needs no daemon and no privilege (without
+// CAP_NET_ADMIN, so_mark is unknown). One thread.
+class Explainer {
+ public:
+  static absl::StatusOr<std::unique_ptr<Explainer>> Open();
+
+  // By asking sock_diag for this packet. An error where the kernel did not answer.
+  absl::StatusOr<Explanation> Exact(const Packet& packet, const Policy& policy);
+  // By a mirror, as the daemon would where it does not ask.
+  absl::StatusOr<Explanation> Mirror(const Packet& packet, const Policy& policy,
+                                     const SocketTable& table, const InterfaceSnapshot& interfaces);
+
+ private:
+  Explainer(std::unique_ptr<Interfaces> interfaces, ExactQuerier querier, DiagClient dumps,
+            NetlinkSocket routes)
+      : interfaces_(std::move(interfaces)),
+        querier_(std::move(querier)),
+        dumps_(std::move(dumps)),
+        routes_(std::move(routes)) {}
+
+  absl::StatusOr<std::vector<Socket>> SocketsOfPort(Proto proto, uint16_t port);
+  absl::Status AddDelivery(const Packet& packet, const InterfaceSnapshot& interfaces,
+                           Explanation* explanation);
+
+  std::unique_ptr<Interfaces> interfaces_;
+  ExactQuerier querier_;
+  DiagClient dumps_;
+  NetlinkSocket routes_;
+};
+
+// The JSON object of one decision, with its steps. `source`: "exact" or "mirror".
+Json ToJson(const Explanation& explanation, const Packet& packet, const InterfaceNames& names,
+            const OwnersByInode& owners, const char* source);
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DAEMON_EXPLAINER_H_

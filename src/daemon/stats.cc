@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "daemon/stats.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/clock.h"
+#include "queue/queue_stats.h"
+
+namespace utproxy {
+namespace {
+
+// The upper bound of the bucket that holds the share `per_mille` of all packets.
+uint64_t Percentile(const std::array<uint64_t, 40>& histogram, uint64_t per_mille) {
+  const uint64_t total = std::accumulate(histogram.begin(), histogram.end(), uint64_t{0});
+  uint64_t seen = 0;
+  for (size_t i = 0; i < histogram.size(); ++i) {
+    seen += histogram[i];
+    if (total != 0 && seen * 1000 >= total * per_mille) return Log2Histogram<40>::Limit(i);
+  }
+  return 0;
+}
+
+Json QueueJson(uint16_t number, const WorkerCounters& worker) {
+  Json json;
+  json["queue"] = number;
+  json["packets"] = worker.packets.value();
+  json["batches"] = worker.batches.value();
+  const absl::StatusOr<std::optional<QueueStats>> kernel = ReadQueueStats(number);
+  if (kernel.ok() && kernel->has_value()) {
+    json["depth"] = (*kernel)->depth;
+    json["dropped"] = (*kernel)->dropped;
+    json["user_dropped"] = (*kernel)->user_dropped;
+  }
+  return json;
+}
+
+}  // namespace
+
+void StatsBuilder::Totals::Add(const WorkerCounters& worker, const DeciderCounters& decider) {
+  packets += worker.packets.value();
+  bytes += worker.bytes.value();
+  accepted += worker.accepted.value();
+  dropped += worker.dropped.value();
+  marked += worker.marked.value();
+  for (size_t i = 0; i < reasons.size(); ++i) reasons[i] += worker.reasons[i].value();
+  for (size_t i = 0; i < decide_ns.size(); ++i) decide_ns[i] += worker.decide_ns_packets.bucket(i);
+  by_mirror += decider.by_mirror.value();
+  by_cache += decider.by_cache.value();
+  by_exact += decider.by_exact.value();
+  exact_queries += decider.exact_queries.value();
+  time_wait_ended += decider.time_wait_ended.value();
+  time_wait_end_failed += decider.time_wait_end_failed.value();
+  steered += decider.steered.value();
+}
+
+void StatsBuilder::Totals::PutInto(Json* json) const {
+  (*json)["packets"] = packets;
+  (*json)["bytes"] = bytes;
+  (*json)["verdicts"] = {{"accept", accepted}, {"drop", dropped}, {"marked", marked}};
+  Json& by_reason = (*json)["reasons"];
+  for (size_t i = 0; i < reasons.size(); ++i) {
+    by_reason[ReasonName(static_cast<Reason>(i))] = reasons[i];
+  }
+  (*json)["decided_by"] = {{"mirror", by_mirror - by_cache},
+                           {"cache", by_cache},
+                           {"exact", by_exact},
+                           {"exact_queries", exact_queries}};
+  (*json)["time_wait"] = {{"ended", time_wait_ended}, {"end_failed", time_wait_end_failed}};
+}
+
+// Powers of two, so each figure is right within a factor of two.
+Json StatsBuilder::Totals::Latency() const {
+  return {{"p50", Percentile(decide_ns, 500)},
+          {"p99", Percentile(decide_ns, 990)},
+          {"p999", Percentile(decide_ns, 999)}};
+}
+
+void StatsBuilder::AddQueue(const std::string& target, const QueueWorker& worker,
+                            const DeciderCounters& decider) {
+  totals_.Add(worker.counters(), decider);
+  const auto same = [&](const auto& entry) { return entry.first == target; };
+  auto it = std::find_if(targets_.begin(), targets_.end(), same);
+  if (it == targets_.end()) it = targets_.insert(targets_.end(), {target, Totals{}});
+  it->second.Add(worker.counters(), decider);
+  queues_.push_back(QueueJson(worker.number(), worker.counters()));
+}
+
+void StatsBuilder::SetMirror(const MirrorStats& stats, int64_t now_ns) {
+  mirror_ = {{"sockets", stats.sockets},
+             {"bytes", stats.bytes},
+             {"age_ms", (now_ns - stats.last_refresh_ns) / kNsPerMs},
+             {"sweep_age_ms", (now_ns - stats.last_sweep_ns) / kNsPerMs},
+             {"sweep_cost_us", stats.sweep_cost_ns / 1000},
+             {"destroy_events", stats.destroy_events},
+             {"lost_events", stats.lost_events},
+             {"learned", stats.learned},
+             {"feed_dropped", stats.feed_dropped},
+             {"rejected", stats.rejected},
+             {"failures", stats.failures}};
+}
+
+void StatsBuilder::SetSteering(const Steering::Stats& stats, const absl::Status& listener_error) {
+  steering_ = {{"entries", stats.flows.entries},
+               {"inserted", stats.flows.inserted},
+               {"rewritten", stats.flows.rewritten},
+               {"refreshed", stats.flows.refreshed},
+               {"expired", stats.flows.expired},
+               {"evicted", stats.flows.evicted},
+               {"full", stats.flows.full},
+               {"failed", stats.flows.failed},
+               {"listeners", stats.listeners.held},
+               {"listeners_unreachable", stats.listeners.unreachable},
+               {"steered", stats.program.steered},
+               {"no_entry", stats.program.no_entry},
+               {"socket_gone", stats.program.socket_gone},
+               {"assign_refused", stats.program.assign_refused}};
+  if (!listener_error.ok()) {
+    const absl::string_view message = listener_error.message();
+    steering_["listener_error"] = std::string(message);
+  }
+}
+
+Json StatsBuilder::Build() const {
+  Json json;
+  json["uptime_s"] = uptime_ns_ / kNsPerSec;
+  totals_.PutInto(&json);
+  json["decide_ns"] = totals_.Latency();
+  json["losses"] = ToJson(losses_);
+  json["targets"] = Json::object();
+  for (const auto& [name, totals] : targets_) totals.PutInto(&json["targets"][name]);
+  json["queues"] = queues_;
+  json["mirror"] = mirror_;
+  json["steering"] = steering_;
+  return json;
+}
+
+}  // namespace utproxy

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "diagnose/socket_owner.h"
+
+#include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
+#include <absl/strings/strip.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace utproxy {
+namespace {
+
+namespace fs = std::filesystem;
+
+// "socket:[12345]" → 12345; 0 for any other link.
+uint32_t SocketInode(const fs::path& link) {
+  std::error_code error;
+  const std::string target = fs::read_symlink(link, error).string();
+  absl::string_view text = target;
+  uint32_t inode = 0;
+  if (error || !absl::ConsumePrefix(&text, "socket:[") || !absl::ConsumeSuffix(&text, "]") ||
+      !absl::SimpleAtoi(text, &inode)) {
+    return 0;
+  }
+  return inode;
+}
+
+std::string CommOf(const fs::path& process) {
+  std::string comm;
+  std::ifstream file(process / "comm");
+  std::getline(file, comm);
+  return comm;
+}
+
+}  // namespace
+
+OwnersByInode ReadSocketOwners() {
+  OwnersByInode owners;
+  std::error_code ignored;
+  for (fs::directory_iterator it("/proc", ignored), end; it != end; it.increment(ignored)) {
+    int pid = 0;
+    if (!absl::SimpleAtoi(it->path().filename().string(), &pid)) continue;
+    std::error_code unreadable;
+    fs::directory_iterator fd(it->path() / "fd", unreadable);
+    for (; !unreadable && fd != fs::directory_iterator(); fd.increment(unreadable)) {
+      const uint32_t inode = SocketInode(fd->path());
+      if (inode == 0 || owners.contains(inode)) continue;
+      owners[inode] = {.pid = pid, .comm = CommOf(it->path())};
+    }
+  }
+  return owners;
+}
+
+}  // namespace utproxy

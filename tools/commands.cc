@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "commands.h"
+
+#include <array>
+
+namespace utproxy::tools {
+
+absl::Span<const CommandEntry> Commands() {
+  static const std::array kCommands = {RunEntry(), ExplainEntry(), SocketsEntry(), StatsEntry(),
+                                       RulesetEntry()};
+  return kCommands;
+}
+
+}  // namespace utproxy::tools

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include <absl/strings/str_cat.h>
+
+#include <istream>
+#include <memory>
+#include <ostream>
+#include <string>
+
+#include "base/status.h"
+#include "command.h"
+#include "commands.h"
+#include "daemon/control_server.h"
+#include "daemon/explainer.h"
+#include "packet_spec.h"
+#include "target_options.h"
+#include "text.h"
+
+namespace utproxy::tools {
+namespace {
+
+Color StepColor(const std::string& result) {
+  if (result == "none" || result == "no" || result == "forward" || result == "refused" ||
+      result == "other" || result == "shadowed") {
+    return Color::kBad;
+  }
+  return Color::kGood;
+}
+
+std::string VerdictLine(const Json& json, bool color) {
+  const bool accept = json["verdict"] == "accept";
+  const Json& p = json["packet"];
+  const bool v6 = p["family"] == "ipv6";
+  const auto end = [&](const char* address, const char* port) {
+    const std::string text = p[address].get<std::string>();
+    return absl::StrCat(v6 ? "[" : "", text, v6 ? "]:" : ":", p[port].get<int>());
+  };
+  return absl::StrCat(Paint(accept ? "accept" : "drop", accept ? Color::kGood : Color::kBad, color),
+                      " ", json["reason"].get<std::string>(), "  ", p["proto"].get<std::string>(),
+                      " ", end("src", "sport"), " > ", end("dst", "dport"), "  mark ",
+                      p["mark"].get<std::string>(), " > ", json["mark"].get<std::string>());
+}
+
+std::string SocketLine(const Json& socket) {
+  if (socket.is_null()) return "";
+  std::string line = absl::StrCat("  socket  ", socket["state"].get<std::string>(), " ",
+                                  socket["local"].get<std::string>(), "  cookie ",
+                                  socket["cookie"].get<uint64_t>());
+  if (socket.contains("comm")) {
+    absl::StrAppend(&line, "  ", Printable(socket["comm"].get<std::string>()), "[",
+                    socket["pid"].get<int>(), "]");
+  }
+  return absl::StrCat(line, "\n");
+}
+
+std::string CandidateTable(const Json& candidates, bool color) {
+  TextTable table({"", "local", "score", "transparent", "why"}, {2});
+  for (const Json& c : candidates) {
+    const bool chosen = c["chosen"].get<bool>();
+    table.Add({chosen ? "      *" : "       ",
+               c["local"].get<std::string>(),
+               absl::StrCat(c["score"].get<int>()),
+               c["transparent"].get<bool>() ? "yes" : "no",
+               {c["why"].get<std::string>(), chosen ? Color::kNone : Color::kFaint}});
+  }
+  return table.ToString(color);
+}
+
+std::string ToText(const Json& json, bool color) {
+  std::string text = absl::StrCat(VerdictLine(json, color), "\n", SocketLine(json["socket"]));
+  for (const Json& step : json["steps"]) {
+    const std::string result = step["result"].get<std::string>();
+    absl::StrAppend(&text, "  ", Paint(step["step"].get<std::string>(), Color::kHeading, color),
+                    ": ", Paint(result, StepColor(result), color), "\n      ",
+                    step["why"].get<std::string>(), "\n");
+    if (step.contains("candidates") && !step["candidates"].empty()) {
+      absl::StrAppend(&text, CandidateTable(step["candidates"], color));
+    }
+  }
+  return text;
+}
+
+class ExplainCommand : public Command {
+ public:
+  void Declare(OptionTable& options) override {
+    options.Section("Packet");
+    spec_.AddWords(options, /*optional=*/true);
+    options.Flag("--batch", "read packets from standard input, one a line", &batch_);
+    options.Section("Target");
+    target_.AddPolicy(options);
+    options.Value("--target", "NAME", "a target of the running daemon (with --live)",
+                  [this](absl::string_view name) {
+                    target_name_ = std::string(name);
+                    return absl::OkStatus();
+                  });
+    options.Section("Output");
+    options.Flag("--live", "ask the running daemon's mirror, and say where the kernel differs",
+                 &live_);
+    options.Value("--control", "PATH", "the daemon's control socket",
+                  [this](absl::string_view path) {
+                    control_ = std::string(path);
+                    return absl::OkStatus();
+                  });
+    options.Flag("--json", "one JSON object a packet", &json_, "-j");
+  }
+
+  absl::Status Check() override {
+    RETURN_IF_ERROR(target_.Finish());
+    if (batch_ == spec_.given()) {
+      return UsageError(batch_ ? "explain: --batch reads packets from standard input: leave out "
+                                 "the packet's words"
+                               : "explain: no packet: PROTO SRC DST, or --batch");
+    }
+    if (!target_name_.empty() && !live_) return UsageError("--target: goes with --live");
+    const Policy& policy = target_.target.policy;
+    const bool target_given = policy.on_port != 0 || !policy.on_ip4.IsUnspecified() ||
+                              !policy.on_ip6.IsUnspecified() || target_.mark_given() ||
+                              policy.on_miss != OnMiss::kDrop;
+    if (live_ && target_given) {
+      return UsageError(
+          "--live: asks about the daemon's own target: leave out --on-port, --on-ip, "
+          "--tproxy-mark and --on-miss");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<int> Run(Environment& env) override {
+    ASSIGN_OR_RETURN(explainer_, Explainer::Open());
+    if (!batch_) {
+      ASSIGN_OR_RETURN(const Packet packet, spec_.Finish());
+      owners_ = ReadSocketOwners();
+      RETURN_IF_ERROR(One(packet, env));
+      return kExitOk;
+    }
+    return Batch(env);
+  }
+
+ private:
+  absl::StatusOr<int> Batch(Environment& env) {
+    owners_ = ReadSocketOwners();
+    std::string line;
+    int exit = kExitOk;
+    for (size_t number = 1; std::getline(env.in, line); ++number) {
+      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      const absl::StatusOr<Packet> packet = ParsePacketLine(line, SystemInterfaceIndex);
+      absl::Status status = packet.status();
+      if (status.ok()) status = One(*packet, env);
+      if (!status.ok()) {
+        // The answers stay in step with the lines; the rest is answered all the same.
+        env.out << JsonLine({{"error", absl::StrCat("line ", number, ": ", status.message())}})
+                << "\n";
+        exit = kExitFailed;
+      }
+      env.out.flush();
+    }
+    return exit;
+  }
+
+  absl::Status One(const Packet& packet, Environment& env) {
+    ASSIGN_OR_RETURN(const Json json, live_ ? Live(packet) : Exact(packet));
+    env.out << (json_ || batch_ ? JsonLine(json) + "\n" : ToText(json, env.color()));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Json> Exact(const Packet& packet) {
+    ASSIGN_OR_RETURN(const Explanation explanation,
+                     explainer_->Exact(packet, target_.target.policy));
+    return ToJson(explanation, packet, SystemInterfaceName, owners_, "exact");
+  }
+
+  absl::StatusOr<Json> Live(const Packet& packet) {
+    Json request;
+    request["command"] = "explain";
+    request["packet"] = ToJson(packet, SystemInterfaceName);
+    if (!target_name_.empty()) request["target"] = target_name_;
+    Json answer;
+    RETURN_IF_ERROR(AskDaemon(control_, request, [&](const Json& json) { answer = json; }));
+    if (!answer.is_object()) return absl::DataLossError("explain: the daemon did not answer");
+    return answer;
+  }
+
+  PacketSpec spec_{SystemInterfaceIndex};
+  TargetOptions target_;
+  std::unique_ptr<Explainer> explainer_;
+  OwnersByInode owners_;
+  std::string control_ = kDefaultControlPath;
+  std::string target_name_;
+  bool batch_ = false;
+  bool live_ = false;
+  bool json_ = false;
+};
+
+}  // namespace
+
+CommandEntry ExplainEntry() {
+  return {"explain", "show every step of one packet's decision",
+          "Says what TPROXY does with a packet, which need not exist: every lookup, every listener "
+          "considered and why it was chosen or refused, the mark, and where routing then leads. "
+          "Asks the kernel itself, so it needs no daemon, and also explains a router that uses "
+          "the kernel's own TPROXY.",
+          "utproxy explain tcp 10.0.1.99:40000 10.0.2.99:8080 --iif lo --flags S --on-port 12345 "
+          "--tproxy-mark 0x1",
+          [] { return std::unique_ptr<Command>(new ExplainCommand); }};
+}
+
+}  // namespace utproxy::tools

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include <absl/strings/str_cat.h>
+
+#include <memory>
+#include <ostream>
+
+#include "base/status.h"
+#include "command.h"
+#include "commands.h"
+#include "ruleset/ruleset.h"
+#include "ruleset/validate.h"
+#include "target_options.h"
+
+namespace utproxy::tools {
+namespace {
+
+enum class Action { kPrint, kInstall, kRemove };
+
+class RulesetCommand : public Command {
+ public:
+  void Declare(OptionTable& options) override {
+    options.Argument({.placeholder = "print|install|remove",
+                      .help = "remove needs no options",
+                      .set = [this](absl::string_view text) { return SetAction(text); }});
+    target_.AddPolicy(options);
+    target_.AddQueueNumbers(options);
+    target_.AddQueueRule(options);
+    target_.AddMatch(options);
+  }
+
+  absl::Status Check() override {
+    RETURN_IF_ERROR(target_.Finish());
+    if (action_ == Action::kRemove) return absl::OkStatus();
+    if (!target_.mark_given()) {
+      return WithRemedy(UsageError("--tproxy-mark: missing"),
+                        "The mark leads packets to the local route: such as --tproxy-mark 0x1/0x1");
+    }
+    return ValidateSpecs(Specs());
+  }
+
+  absl::StatusOr<int> Run(Environment& env) override {
+    switch (action_) {
+      case Action::kPrint:
+        return Print(env);
+      case Action::kInstall:
+        return Install(env);
+      case Action::kRemove:
+        RETURN_IF_ERROR(RemoveRuleset());
+        break;
+    }
+    return kExitOk;
+  }
+
+ private:
+  absl::Status SetAction(absl::string_view text) {
+    if (text == "print") {
+      action_ = Action::kPrint;
+    } else if (text == "install") {
+      action_ = Action::kInstall;
+    } else if (text == "remove") {
+      action_ = Action::kRemove;
+    } else {
+      return absl::InvalidArgumentError("must be print, install or remove");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Span<const RulesetSpec> Specs() const { return {&target_.target.ruleset, 1}; }
+
+  absl::StatusOr<int> Print(Environment& env) {
+    const absl::StatusOr<bool> native = KernelHasNativeQueue();
+    if (!native.ok()) {
+      env.err << "utproxy: not known whether this kernel has nft's queue statement, printed as if "
+                 "it had: "
+              << native.status().message() << "\n";
+    }
+    ASSIGN_OR_RETURN(const std::string script, PrintRuleset(Specs(), native.value_or(true)));
+    env.out << script;
+    return kExitOk;
+  }
+
+  absl::StatusOr<int> Install(Environment& env) {
+    ASSIGN_OR_RETURN(const std::vector<std::string> warnings, InstallPersistentRuleset(Specs()));
+    for (const std::string& warning : warnings) env.err << "utproxy: " << warning << "\n";
+    return kExitOk;
+  }
+
+  TargetOptions target_;
+  Action action_ = Action::kPrint;
+};
+
+}  // namespace
+
+CommandEntry RulesetEntry() {
+  return {"ruleset", "print, install or remove the rules that --install stands for",
+          "The nftables table, the policy rule by mark and the local route, for IPv4 and IPv6:\n"
+          "printed as the commands that make them, installed to stay until they are removed, or\n"
+          "removed.",
+          "utproxy ruleset print --proto udp --dport 53 --on-port 1090 --tproxy-mark 0x1/0x1",
+          [] { return std::unique_ptr<Command>(new RulesetCommand); }};
+}
+
+}  // namespace utproxy::tools

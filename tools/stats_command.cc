@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include <absl/strings/str_cat.h>
+#include <unistd.h>
+
+#include <memory>
+#include <ostream>
+
+#include "base/status.h"
+#include "command.h"
+#include "commands.h"
+#include "daemon/control_server.h"
+#include "daemon/daemon.h"
+#include "text.h"
+
+namespace utproxy::tools {
+namespace {
+
+// A heading and its numbers, "  name  value", zeroes left out where `skip_zero`.
+std::string Section(const char* title, const Json& numbers, bool skip_zero, bool color) {
+  TextTable table({title, ""}, {1});
+  bool any = false;
+  for (const auto& [key, value] : numbers.items()) {
+    if (skip_zero && value.is_number() && value.get<double>() == 0) continue;
+    table.Add({absl::StrCat("  ", key),
+               value.is_string() ? Printable(value.get<std::string>()) : value.dump()});
+    any = true;
+  }
+  return any ? table.ToString(color) : std::string();
+}
+
+std::string QueueTable(const Json& queues, bool color) {
+  TextTable table({"queue", "packets", "depth", "dropped", "user_dropped"}, {0, 1, 2, 3, 4});
+  for (const Json& q : queues) {
+    const auto cell = [&](const char* key) { return q.contains(key) ? q[key].dump() : "?"; };
+    table.Add(
+        {cell("queue"), cell("packets"), cell("depth"), cell("dropped"), cell("user_dropped")});
+  }
+  return table.ToString(color);
+}
+
+std::string ToText(const Json& stats, double packets_per_second, bool color) {
+  std::string text;
+  Json totals = {{"uptime_s", stats["uptime_s"]},
+                 {"packets", stats["packets"]},
+                 {"bytes", stats["bytes"]},
+                 {"accepted", stats["verdicts"]["accept"]},
+                 {"dropped", stats["verdicts"]["drop"]}};
+  if (packets_per_second >= 0) {
+    totals["packets_per_second"] = static_cast<uint64_t>(packets_per_second);
+  }
+  absl::StrAppend(&text, Section("packets", totals, false, color));
+  absl::StrAppend(&text, Section("reasons", stats["reasons"], true, color));
+  const std::string losses = Section("losses", stats["losses"], true, color);
+  absl::StrAppend(&text, losses.empty() ? "losses  none\n" : losses);
+  absl::StrAppend(&text, Section("decided by", stats["decided_by"], false, color));
+  absl::StrAppend(&text, Section("decide_ns", stats["decide_ns"], false, color));
+  absl::StrAppend(&text, Section("mirror", stats["mirror"], true, color));
+  absl::StrAppend(&text, Section("steering", stats["steering"], true, color));
+  absl::StrAppend(&text, QueueTable(stats["queues"], color));
+  return text;
+}
+
+class StatsCommand : public Command {
+ public:
+  void Declare(OptionTable& options) override {
+    options.Flag("--json", "JSON; one object a second with --watch", &json_, "-j");
+    options.Flag("--watch", "again every second, until interrupted", &watch_);
+    options.Value("--control", "PATH", "the daemon's control socket",
+                  [this](absl::string_view path) {
+                    control_ = std::string(path);
+                    return absl::OkStatus();
+                  });
+  }
+
+  absl::StatusOr<int> Run(Environment& env) override {
+    double before = -1;
+    while (true) {
+      ASSIGN_OR_RETURN(const Json stats, Ask());
+      const double packets = stats["packets"].get<double>();
+      const double rate = before < 0 ? -1 : packets - before;
+      before = packets;
+      if (watch_ && !json_ && env.out_is_terminal) env.out << "\x1b[H\x1b[2J";
+      env.out << (json_ ? JsonLine(stats) + "\n" : ToText(stats, rate, env.color()));
+      env.out.flush();
+      if (!watch_ || !env.out.good()) return kExitOk;
+      ::sleep(1);
+    }
+  }
+
+ private:
+  absl::StatusOr<Json> Ask() const {
+    Json stats;
+    RETURN_IF_ERROR(
+        AskDaemon(control_, {{"command", "stats"}}, [&](const Json& json) { stats = json; }));
+    if (!stats.contains("packets")) return absl::DataLossError("stats: the daemon did not answer");
+    return stats;
+  }
+
+  std::string control_ = kDefaultControlPath;
+  bool json_ = false;
+  bool watch_ = false;
+};
+
+}  // namespace
+
+CommandEntry StatsEntry() {
+  return {"stats", "what the running daemon has done",
+          "Packets and verdicts by reason, losses by cause, how decisions came about, the mirror's "
+          "size and age, the queues' depth. Percentiles of decide_ns are upper bounds of powers of "
+          "two.",
+          "utproxy stats -j", [] { return std::unique_ptr<Command>(new StatsCommand); }};
+}
+
+}  // namespace utproxy::tools

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "target_options.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <climits>
+
+#include "base/status.h"
+#include "values.h"
+
+namespace utproxy::tools {
+namespace {
+
+// A setter that stores what `parse` reads into `*out`.
+template <typename Parse, typename T>
+Setter Store(Parse parse, T* out) {
+  return [parse, out](absl::string_view text) -> absl::Status {
+    ASSIGN_OR_RETURN(auto value, parse(text));
+    *out = static_cast<T>(std::move(value));
+    return absl::OkStatus();
+  };
+}
+
+// A setter that appends what `parse` reads, so that the option can be repeated.
+template <typename Parse, typename T>
+Setter Append(Parse parse, std::vector<T>* out) {
+  return [parse, out](absl::string_view text) -> absl::Status {
+    ASSIGN_OR_RETURN(auto value, parse(text));
+    out->push_back(std::move(value));
+    return absl::OkStatus();
+  };
+}
+
+auto Number(const char* what, uint32_t min, uint32_t max) {
+  return [=](absl::string_view text) { return ParseNumber(text, what, min, max); };
+}
+
+// Tables that the kernel fills itself (RT_TABLE_DEFAULT, _MAIN, _LOCAL): a local default route
+// there would swallow all traffic.
+absl::StatusOr<uint32_t> ParseRouteTable(absl::string_view text) {
+  ASSIGN_OR_RETURN(const uint32_t table, ParseNumber(text, "table", 1, 0xffffffffu));
+  if (table >= 253 && table <= 255) {
+    return absl::InvalidArgumentError("tables 253 to 255 are the system's own");
+  }
+  return table;
+}
+
+absl::StatusOr<OnMiss> ParseOnMiss(absl::string_view text) {
+  if (text == "drop") return OnMiss::kDrop;
+  if (text == "accept") return OnMiss::kAccept;
+  return absl::InvalidArgumentError("must be drop or accept");
+}
+
+absl::StatusOr<MarkMatch> ParseExcludeMark(absl::string_view text) {
+  ASSIGN_OR_RETURN(const MarkMask mark, ParseMarkMask(text));
+  if ((mark.value & ~mark.mask) != 0) {
+    return absl::InvalidArgumentError("mark has bits outside of its mask and would never match");
+  }
+  return MarkMatch{.value = mark.value, .mask = mark.mask};
+}
+
+bool Has(const std::vector<Cidr>& list, Family family) {
+  for (const Cidr& cidr : list) {
+    if (cidr.family == family) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+// iptables' TPROXY without --tproxy-mark leaves the mark as it is.
+TargetOptions::TargetOptions() { target.policy.mark_mask = 0; }
+
+absl::Status TargetOptions::SetOnIp(absl::string_view text) {
+  ASSIGN_OR_RETURN(const FamilyAddress address, ParseFamilyAddress(text));
+  const bool v4 = address.family == Family::kIpv4;
+  bool& given = v4 ? on_ip4_given_ : on_ip6_given_;
+  if (given) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is an ", v4 ? "IPv4" : "IPv6", " address already"));
+  }
+  given = true;
+  (v4 ? target.policy.on_ip4 : target.policy.on_ip6) = address.address;
+  return absl::OkStatus();
+}
+
+void TargetOptions::AddPolicy(OptionTable& table) {
+  table.Section("Target, as in iptables' TPROXY");
+  table.Value("--on-port", "PORT", "port of the listener; 0, the default: the packet's own",
+              Store(Number("port", 0, 65535), &target.policy.on_port));
+  table.Value("--on-ip", "ADDR",
+              "address of the listener, once per family; default: the ingress interface's",
+              [this](absl::string_view text) { return SetOnIp(text); });
+  table.Value("--tproxy-mark", "VALUE[/MASK]", "mark of redirected packets; default: unchanged",
+              [this](absl::string_view text) -> absl::Status {
+                ASSIGN_OR_RETURN(const MarkMask mark, ParseMarkMask(text));
+                target.policy.mark_value = mark.value;
+                target.policy.mark_mask = mark.mask;
+                mark_given_ = true;
+                return absl::OkStatus();
+              });
+  table.Value("--on-miss", "drop|accept", "packets that no transparent socket takes; default drop",
+              Store(ParseOnMiss, &target.policy.on_miss));
+}
+
+void TargetOptions::AddQueueNumbers(OptionTable& table) {
+  table.Section("Queues, as in iptables' NFQUEUE");
+  table.Value("--queue-num", "N", "the one queue to read; default 0",
+              [this](absl::string_view text) -> absl::Status {
+                if (queue_balance_given_) {
+                  return absl::InvalidArgumentError("excludes --queue-balance");
+                }
+                ASSIGN_OR_RETURN(const uint32_t n, ParseNumber(text, "queue number", 0, 65535));
+                target.queue_first = target.queue_last = static_cast<uint16_t>(n);
+                queue_num_given_ = true;
+                return absl::OkStatus();
+              });
+  table.Value("--queue-balance", "N:M", "queues N to M, with a thread each",
+              [this](absl::string_view text) -> absl::Status {
+                if (queue_num_given_) return absl::InvalidArgumentError("excludes --queue-num");
+                ASSIGN_OR_RETURN(const auto range, ParseQueueRange(text));
+                target.queue_first = range.first;
+                target.queue_last = range.second;
+                queue_balance_given_ = true;
+                return absl::OkStatus();
+              });
+}
+
+void TargetOptions::NoteInstall(const char* name) {
+  if (first_install_option_.empty()) first_install_option_ = name;
+}
+
+void TargetOptions::AddInstallValue(OptionTable& table, const char* name, const char* placeholder,
+                                    const char* help, Setter set) {
+  table.Value(name, placeholder, help, [this, name, set = std::move(set)](absl::string_view text) {
+    NoteInstall(name);
+    return set(text);
+  });
+}
+
+void TargetOptions::AddInstallFlag(OptionTable& table, const char* name, const char* help,
+                                   bool* value) {
+  table.Flag(name, help, [this, name, value] {
+    NoteInstall(name);
+    *value = true;
+  });
+}
+
+void TargetOptions::AddQueueRule(OptionTable& table) {
+  table.Section("Queues, as in iptables' NFQUEUE");
+  AddInstallFlag(table, "--queue-bypass", "packets pass unproxied while nobody reads the queue",
+                 &target.ruleset.queue_bypass);
+  AddInstallFlag(table, "--queue-cpu-fanout", "choose the queue by CPU instead of by addresses",
+                 &target.ruleset.queue_cpu_fanout);
+}
+
+void TargetOptions::AddQueueTuning(OptionTable& table) {
+  table.Section("How queues are read");
+  table.Value("--queue-maxlen", "N",
+              absl::StrCat("packets that may wait in a queue; default ", target.queue.maxlen),
+              Store(Number("queue length", 1, 0xffffffffu), &target.queue.maxlen));
+  table.Value("--copy-range", "BYTES",
+              absl::StrCat("bytes read of each packet; default ", target.queue.copy_range),
+              Store(Number("copy range", 80, kMaxCopyRange), &target.queue.copy_range));
+  table.Value("--rcvbuf", "BYTES", "socket buffer; 0, the default: enough for --queue-maxlen",
+              Store(Number("buffer size", 0, INT_MAX), &target.queue.rcvbuf));
+  table.Flag("--fail-open", "a full queue lets packets pass unproxied instead of dropping them",
+             &target.queue.fail_open);
+  table.Value("--cpu", "LIST", "CPUs such as 0,2-3: thread i runs on the i-th",
+              Store(ParseCpuList, &target.cpus));
+}
+
+void TargetOptions::AddPrefixList(OptionTable& table, const char* name, const char* help,
+                                  std::vector<Cidr>* list) {
+  AddInstallValue(table, name, "CIDR", help, Append(ParsePrefix, list));
+}
+
+void TargetOptions::AddMatch(OptionTable& table) {
+  Match& match = target.ruleset.match;
+  table.Section("Which packets the installed rules take");
+  AddInstallValue(table, "--proto", "tcp|udp", "repeatable; default both",
+                  Append(ParseProto, &match.protos));
+  AddInstallValue(table, "--dport", "LIST", "destination ports such as 53,80,1000-2000",
+                  [&match](absl::string_view text) -> absl::Status {
+                    ASSIGN_OR_RETURN(const std::vector<PortRange> ports, ParsePortList(text));
+                    match.dports.insert(match.dports.end(), ports.begin(), ports.end());
+                    return absl::OkStatus();
+                  });
+  AddInstallValue(table, "--iif", "NAME", "ingress interface; repeatable",
+                  Append(ParseInterfaceName, &match.iifs));
+  AddPrefixList(table, "--src", "from these sources; repeatable", &match.src);
+  AddPrefixList(table, "--dst", "to these destinations; repeatable", &match.dst);
+  AddPrefixList(table, "--not-src", "but not from these; repeatable", &match.not_src);
+  AddPrefixList(table, "--not-dst", "but not to these; repeatable", &match.not_dst);
+  AddInstallValue(table, "--table", "N", "route table for the local route; default 100",
+                  Store(ParseRouteTable, &target.ruleset.route_table));
+  AddLocalOutput(table);
+}
+
+void TargetOptions::AddLocalOutput(OptionTable& table) {
+  RulesetSpec& spec = target.ruleset;
+  AddInstallFlag(table, "--local-output", "proxy what this host sends itself, too",
+                 &spec.local_output);
+  AddInstallValue(table, "--exclude-mark", "VALUE[/MASK]", "but not packets with this mark",
+                  Append(ParseExcludeMark, &spec.exclude_marks));
+  AddInstallValue(table, "--exclude-uid", "USER", "but not this user's packets",
+                  Append(ParseUser, &spec.exclude_uids));
+  AddInstallValue(table, "--exclude-cgroup", "PATH", "but not packets of this cgroup",
+                  Append(ParseCgroup, &spec.exclude_cgroups));
+}
+
+// A rule that asks for sources of one family and destinations of the other takes nothing.
+absl::Status TargetOptions::CheckFamilies() const {
+  const Match& match = target.ruleset.match;
+  if (match.src.empty() || match.dst.empty()) return absl::OkStatus();
+  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    if (Has(match.src, family) && Has(match.dst, family)) return absl::OkStatus();
+  }
+  return UsageError(absl::StrCat("--dst ", CidrToString(match.dst.front()),
+                                 ": not of the family of --src ", CidrToString(match.src.front())));
+}
+
+absl::Status TargetOptions::Finish() {
+  RETURN_IF_ERROR(CheckFamilies());
+  RulesetSpec& spec = target.ruleset;
+  if (!spec.local_output) {
+    const char* exclusion = !spec.exclude_marks.empty()     ? "--exclude-mark"
+                            : !spec.exclude_uids.empty()    ? "--exclude-uid"
+                            : !spec.exclude_cgroups.empty() ? "--exclude-cgroup"
+                                                            : nullptr;
+    if (exclusion != nullptr) {
+      return UsageError(absl::StrCat(exclusion, ": has a meaning only with --local-output"));
+    }
+  }
+  spec.name = target.name;
+  spec.mark_value = target.policy.mark_value;
+  spec.mark_mask = target.policy.mark_mask;
+  spec.queue_first = target.queue_first;
+  spec.queue_last = target.queue_last;
+  return absl::OkStatus();
+}
+
+}  // namespace utproxy::tools
