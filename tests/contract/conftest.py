@@ -7,7 +7,7 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
-from lab import Netns  # noqa: E402
+from lab import Netns, wait_until  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,7 @@ def space():
             ip address add fd77:1::1/64 dev lan0 nodad
             ip link set lan0 up
         """)
+        wait_until(made.links_ready, 20, "the namespace's links to come up")
         yield made
     finally:
         made.close()
