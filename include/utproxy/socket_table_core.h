@@ -153,7 +153,7 @@ inline constexpr int kProtoWord = offsetof(Socket, proto) / 8;
 
 inline uint64_t WordOf(const FlowKey& key, int i) {
   uint64_t word;
-  std::memcpy(&word, reinterpret_cast<const char*>(&key) + 8 * i, 8);
+  std::memcpy(&word, reinterpret_cast<const char*>(&key) + size_t{8} * static_cast<size_t>(i), 8);
   return word;
 }
 
@@ -286,7 +286,7 @@ class SocketTableCore {
                                                                Socket* out) {
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
-    std::memcpy(reinterpret_cast<char*>(out) + 8 * i, &words[i], 8);
+    std::memcpy(reinterpret_cast<char*>(out) + size_t{8} * static_cast<size_t>(i), &words[i], 8);
   }
 }
 

@@ -16,7 +16,7 @@ namespace utproxy {
 namespace {
 
 // The kernel fills dump datagrams up to the buffer it sees offered, 32 KiB at the most.
-constexpr size_t kReceiveBytes = 64 * 1024;
+constexpr size_t kReceiveBytes = size_t{64} * 1024;
 
 // Only the kernel, port id 0, is listened to: any local user may send to a netlink socket.
 bool FromKernel(const sockaddr_nl& from) { return from.nl_pid == 0; }

@@ -35,7 +35,7 @@ class NftBatch {
   // privilege, no answer) is a status.
   absl::StatusOr<Errors> Run(NetlinkSocket& socket);
 
-  static constexpr size_t kMaxMessage = 60 * 1024;
+  static constexpr size_t kMaxMessage = size_t{60} * 1024;
 
  private:
   std::vector<char> bytes_;
