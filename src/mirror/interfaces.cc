@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/status.h"
+#include "decide/list_lookup.h"
 #include "netlink/attributes.h"
 
 namespace utproxy {
@@ -51,18 +52,16 @@ void AddAddress(const nlmsghdr& message, InterfaceSnapshot* snapshot) {
   const AddressAttributes read = ReadAttributes(message, header.ifa_family);
   const std::optional<Address> own = read.local ? read.local : read.address;
   if (!own) return;
-  const uint32_t flags = read.flags.value_or(header.ifa_flags);
   snapshot->local_addresses.insert(own->bytes());
-  InterfaceSnapshot::Interface& interface = snapshot->by_index[header.ifa_index];
-  if (header.ifa_family == AF_INET) {
-    if ((flags & IFA_F_SECONDARY) == 0 && !interface.primary4) interface.primary4 = own;
-  } else {
-    // A tentative IPv6 peer address is reported as IFA_LOCAL too: nf_tproxy_laddr6 takes ifp->addr,
-    // which is the local one.
-    if ((flags & (IFA_F_TENTATIVE | IFA_F_DEPRECATED)) == 0 && !interface.primary6) {
-      interface.primary6 = own;
-    }
-  }
+  const InterfaceAddress address{
+      .ifindex = header.ifa_index,
+      .family = header.ifa_family == AF_INET ? Family::kIpv4 : Family::kIpv6,
+      .address = *own,
+      .flags = read.flags.value_or(header.ifa_flags)};
+  InterfaceSnapshot::Interface& interface = snapshot->by_index[address.ifindex];
+  std::optional<Address>& primary =
+      address.family == Family::kIpv4 ? interface.primary4 : interface.primary6;
+  if (!primary) primary = PrimaryAddressOf({&address, 1}, address.ifindex, address.family);
 }
 
 void AddLink(const nlmsghdr& message, InterfaceSnapshot* snapshot) {
