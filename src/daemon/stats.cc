@@ -62,7 +62,7 @@ void StatsBuilder::Totals::PutInto(Json* json) const {
   for (size_t i = 0; i < reasons.size(); ++i) {
     by_reason[ReasonName(static_cast<Reason>(i))] = reasons[i];
   }
-  (*json)["decided_by"] = {{"mirror", by_mirror - by_cache},
+  (*json)["decided_by"] = {{"mirror", by_mirror},
                            {"cache", by_cache},
                            {"exact", by_exact},
                            {"exact_queries", exact_queries}};

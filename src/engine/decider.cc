@@ -33,9 +33,13 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
   unsure_.clear();
   for (size_t i = 0; i < packets.size(); ++i) {
     const Packet& packet = packets[i].packet;
-    if (!DecideByMirror(packet, &decisions[i]) || TakeCheck(packet)) unsure_.push_back(i);
+    const Source source = DecideByMirror(packet, &decisions[i]);
+    if (source == Source::kUnsure || TakeCheck(packet)) {
+      unsure_.push_back(i);
+    } else {
+      (source == Source::kCache ? counters_.by_cache : counters_.by_mirror).Add(1);
+    }
   }
-  counters_.by_mirror.Add(packets.size() - unsure_.size());
   if (unsure_.empty()) return;
   DecideByExact(packets, decisions);
   EndTimeWaits(packets, decisions);
@@ -63,16 +67,17 @@ void Decider::RefreshInterfaces() {
   interfaces_generation_ = generation;
 }
 
-bool Decider::DecideByMirror(const Packet& packet, Decision* decision) {
-  if (packet.is_pure_syn() && packet.outcome == ParseOutcome::kOk) return false;
+Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision) {
+  if (packet.is_pure_syn() && packet.outcome == ParseOutcome::kOk) return Source::kUnsure;
   TableLookup lookup(mirror_->table(), *interfaces_);
   if (packet.outcome == ParseOutcome::kOk && !packet.is_tcp() && !lookup.UdpConnected(packet) &&
       DecideByCache(packet, decision)) {
-    return true;
+    return Source::kCache;
   }
   *decision = Decide(packet, policy_, lookup);
-  if (packet.outcome != ParseOutcome::kOk) return true;  // nothing was looked up
-  return decision->reason == Reason::kEstablished && lookup.certain();
+  if (packet.outcome != ParseOutcome::kOk) return Source::kMirror;  // nothing was looked up
+  const bool sure = decision->reason == Reason::kEstablished && lookup.certain();
+  return sure ? Source::kMirror : Source::kUnsure;
 }
 
 // All that a cached decision rests on besides the flow: sockets at the listener's port, the
@@ -87,7 +92,6 @@ bool Decider::DecideByCache(const Packet& packet, Decision* decision) {
   if (cached == nullptr) return false;
   *decision = *cached;
   decision->mark = policy_.Remark(packet.mark);
-  counters_.by_cache.Add(1);
   return true;
 }
 

@@ -18,8 +18,8 @@ namespace utproxy {
 
 // How one worker's decisions came about. Written by the worker, read by any thread.
 struct alignas(64) DeciderCounters {
-  Counter by_mirror;        // packets decided without asking the kernel
-  Counter by_cache;         // of those, by the worker's UDP flow cache
+  Counter by_mirror;        // packets decided by the mirror alone
+  Counter by_cache;         // packets decided by the worker's UDP flow cache
   Counter by_exact;         // packets the kernel was asked about
   Counter exact_queries;    // queries that took
   Counter exact_failed;     // packets the kernel gave no answer about: dropped
@@ -58,7 +58,8 @@ class Decider : public BatchDecider {
   const DeciderCounters& counters() const { return counters_; }
 
  private:
-  bool DecideByMirror(const Packet& packet, Decision* decision);
+  enum class Source : uint8_t { kUnsure, kMirror, kCache };
+  Source DecideByMirror(const Packet& packet, Decision* decision);
   void RefillChecks();
   bool TakeCheck(const Packet& packet);
   bool DecideByCache(const Packet& packet, Decision* decision);

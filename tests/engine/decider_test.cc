@@ -91,7 +91,11 @@ TEST_F(DeciderTest, LaterDatagramsOfAFlowAreRememberedUntilSomethingChanges) {
   // More than there can be checks for at once, so that the cache has to answer too.
   const int count = static_cast<int>(Decider::kCheckBurst) * 4;
   for (int i = 0; i < count; ++i) EXPECT_EQ(One(*decider, datagram).verdict, Verdict::kAccept);
-  EXPECT_GT(decider->counters().by_cache.value(), 0u);
+  const DeciderCounters& counters = decider->counters();
+  EXPECT_GT(counters.by_cache.value(), 0u);
+  EXPECT_EQ(counters.by_cache.value() + counters.by_exact.value() + counters.by_mirror.value(),
+            static_cast<uint64_t>(count))
+      << "each packet is counted once, by what decided it";
   listener.reset();
   bool dropped = false;
   for (int i = 0; i < 400 && !dropped; ++i) {
