@@ -32,7 +32,7 @@ ALLOWED["tools"] = set(ALLOWED)
 PUBLIC = {
     "address": "base", "flow": "base", "socket": "base", "policy": "base", "decision": "base", "packet": "base",
     "parse": "packet", "decide": "decide", "recorder": "decide", "socket_table": "sockets",
-    "socket_table_core": "sockets", "flow_hash": "sockets",
+    "socket_table_core": "sockets", "socket_table_layout": "sockets", "flow_hash": "sockets",
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)

@@ -2,11 +2,12 @@
 //
 // The socket table: a mirror of the kernel's sockets with one writer and many readers.
 //
-// WHO, WHEN. Upsert, Erase, EraseIf and ForEach: one thread at a time, the writer. Everything else:
-// any thread, at any time, also while the writer is at work, in parallel with no limit; such calls
-// take no lock, write no shared memory, and are delayed by nothing but a change, completed
-// meanwhile, of the few sockets that share their bucket. Readers announce themselves nowhere.
-// The table must outlive all calls; what calls return are copies that belong to the caller.
+// WHO, WHEN. Upsert, UpsertAll, Erase, EraseIf and ForEach: one thread at a time, the writer.
+// Everything else: any thread, at any time, also while the writer is at work, in parallel with no
+// limit; such calls take no lock, write no shared memory, and are delayed by nothing but a change,
+// completed meanwhile, of the few sockets that share their bucket. Readers announce themselves
+// nowhere. The table must outlive all calls; what calls return are copies that belong to the
+// caller.
 //
 // WHAT A READER SEES. Each lookup answers as of one moment during the call: a socket that is in
 // the table throughout is found, whole, also while the table grows or shrinks; one whose Erase
@@ -16,8 +17,11 @@
 // KEYS. A socket is stored under its own key(). Several sockets may share a key (listeners of one
 // address and port, one flow bound to several devices); among them the cookie is the identity.
 //
-// MEMORY is reserved for max_sockets when the table is made and used as sockets come: some 80 to
-// 100 bytes a socket. It shrinks when most sockets have gone.
+// MEMORY. Address space is reserved for max_sockets when the table is made; memory is used as
+// sockets come and given back when most have gone: 95 to 125 bytes a socket while a large table
+// grows, at most 150 when it has shrunk, all included. While it is being resized, some megabytes
+// more, as the old array is given back in pieces. Where max_sockets are stored or the system
+// refuses memory for more, Upsert says so, the socket is not stored, and all others stay.
 #ifndef UTPROXY_SOCKET_TABLE_H_
 #define UTPROXY_SOCKET_TABLE_H_
 
@@ -50,11 +54,13 @@ class BasicSocketTable {
     size_t max_sockets = size_t{1} << 22;  // 1..2^24 - 1
   };
 
-  // Fails where the options are out of range or the address space cannot be reserved.
+  // Fails where the options are out of range or the address space cannot be reserved. The hasher
+  // is copied.
   static absl::StatusOr<std::unique_ptr<BasicSocketTable>> Create(const Options& options,
                                                                   const Hasher& hasher) {
-    absl::StatusOr<std::unique_ptr<SocketTableCore>> core =
-        SocketTableCore::Create(options.max_sockets);
+    absl::StatusOr<std::unique_ptr<SocketTableCore>> core = SocketTableCore::Create(
+        options.max_sockets,
+        [hasher](const FlowKey& key) { return table_internal::Fold(hasher(key)); });
     if (!core.ok()) return core.status();
     return std::unique_ptr<BasicSocketTable>(new BasicSocketTable(hasher, *std::move(core)));
   }
@@ -77,13 +83,24 @@ class BasicSocketTable {
   // False where there is no such socket.
   bool Erase(const FlowKey& key, uint64_t cookie) { return core_->Erase(Hash(key), key, cookie); }
 
+  // Upsert for each, in order; much faster than one by one where the table exceeds the caches.
+  // Returns the first failure, but tries them all.
+  absl::Status UpsertAll(absl::Span<const Socket> sockets) {
+    absl::Status status;
+    for (size_t first = 0; first < sockets.size(); first += kOverlap) {
+      status.Update(UpsertOverlapped(sockets.subspan(first, kOverlap)));
+    }
+    return status;
+  }
+
   // Calls fn(const Socket&) for each socket, in no particular order. `fn` must not change the
   // table.
   template <class Fn>
   void ForEach(Fn fn) const {
-    for (size_t i = 0; i < core_->slab_end(); ++i) {
-      if (const std::optional<Socket> socket = core_->At(i)) fn(*socket);
-    }
+    core_->VisitAll([&](const Socket& socket) {
+      fn(socket);
+      return false;
+    });
   }
 
   // Erases each socket for which predicate(const Socket&) holds; returns how many those were.
@@ -91,17 +108,13 @@ class BasicSocketTable {
   template <class Predicate>
   size_t EraseIf(Predicate predicate) {
     const size_t before = size();
-    for (size_t i = 0; i < core_->slab_end(); ++i) {
-      const std::optional<Socket> socket = core_->At(i);
-      if (!socket || !predicate(*socket)) continue;
-      core_->EraseInPlace(Hash(socket->key()), socket->key(), socket->cookie);
-    }
+    core_->VisitAll(predicate);
     core_->ShrinkIfSparse();
     return before - size();
   }
 
   // The socket of this key; of several the one with the lowest order.
-  std::optional<Socket> FindOne(const FlowKey& key) const {
+  [[gnu::always_inline]] std::optional<Socket> FindOne(const FlowKey& key) const {
     std::optional<Socket> found;
     core_->FindOne(Hash(key), key, &found);
     return found;
@@ -117,8 +130,23 @@ class BasicSocketTable {
   // the table exceeds the caches. `out` is at least as long as `keys`.
   void FindBatch(absl::Span<const FlowKey> keys, absl::Span<std::optional<Socket>> out) const {
     assert(out.size() >= keys.size());
+    if (core_->small()) {
+      for (size_t i = 0; i < keys.size(); ++i) core_->FindOne(Hash(keys[i]), keys[i], &out[i]);
+      return;
+    }
     for (size_t first = 0; first < keys.size(); first += kOverlap) {
       FindOverlapped(keys.subspan(first, kOverlap), out.subspan(first, kOverlap));
+    }
+  }
+
+  // Gets what the table holds of these keys on its way into the cache: for calls about them that
+  // follow soon, by the writer or a reader.
+  void Prefetch(absl::Span<const FlowKey> keys) const {
+    for (size_t first = 0; first < keys.size(); first += kOverlap) {
+      const absl::Span<const FlowKey> some = keys.subspan(first, kOverlap);
+      std::array<SocketTableCore::Probe, kOverlap> probes;
+      for (size_t i = 0; i < some.size(); ++i) core_->Begin(Hash(some[i]), &probes[i]);
+      for (size_t i = 0; i < some.size(); ++i) core_->Peek(&probes[i]);
     }
   }
 
@@ -145,6 +173,17 @@ class BasicSocketTable {
     for (size_t i = 0; i < keys.size(); ++i) core_->Begin(Hash(keys[i]), &probes[i]);
     for (size_t i = 0; i < keys.size(); ++i) core_->Peek(&probes[i]);
     for (size_t i = 0; i < keys.size(); ++i) core_->Finish(probes[i], keys[i], &out[i]);
+  }
+
+  absl::Status UpsertOverlapped(absl::Span<const Socket> sockets) {
+    std::array<SocketTableCore::Probe, kOverlap> probes;
+    for (size_t i = 0; i < sockets.size(); ++i) core_->Begin(Hash(sockets[i].key()), &probes[i]);
+    for (size_t i = 0; i < sockets.size(); ++i) core_->PeekToWrite(&probes[i]);
+    absl::Status status;
+    for (size_t i = 0; i < sockets.size(); ++i) {
+      status.Update(core_->Upsert(probes[i].hash, sockets[i]));
+    }
+    return status;
   }
 
   const Hasher hasher_;

@@ -2,8 +2,12 @@
 #include "utproxy/socket_table.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <fstream>
 #include <map>
 #include <random>
 
@@ -121,7 +125,9 @@ class Steps {
 
   void Step(bool growing) {
     const Socket s = Draw();
-    if (Below(10) < (growing ? 8u : 2u)) {
+    if (Below(20) == 0) {
+      UpsertSeveral();
+    } else if (Below(10) < (growing ? 8u : 2u)) {
       const absl::Status status = table_->Upsert(s);
       EXPECT_EQ(status.ok(), model_.Upsert(s, shape_.max_sockets)) << status;
       EXPECT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
@@ -135,6 +141,16 @@ class Steps {
     CompareKey(s.key());
     CompareKey(Draw().key());
     EXPECT_EQ(table_->size(), model_.size());
+  }
+
+  void UpsertSeveral() {
+    std::vector<Socket> sockets(Below(70));
+    bool all = true;
+    for (Socket& socket : sockets) {
+      socket = Draw();
+      all = model_.Upsert(socket, shape_.max_sockets) && all;
+    }
+    EXPECT_EQ(table_->UpsertAll(sockets).ok(), all);
   }
 
   void CompareKey(const FlowKey& key) {
@@ -157,6 +173,7 @@ class Steps {
     EXPECT_TRUE(copied == expected);
     std::vector<FlowKey> keys;
     for (uint32_t n = 0; n < shape_.keys; ++n) keys.push_back(FlowSocket(n, 0).key());
+    table_->Prefetch(keys);
     std::vector<std::optional<Socket>> found(keys.size());
     table_->FindBatch(keys, absl::MakeSpan(found));
     for (size_t i = 0; i < keys.size(); ++i) {
@@ -245,10 +262,11 @@ TEST(SocketTable, AFullTableRefusesNewAndReplacesOld) {
 TEST(SocketTable, OneChainGrowsAndShrinks) {
   const auto table = MakeTable<BasicSocketTable<ConstantHash<~uint64_t{0}>>>(2000);
   for (uint32_t n = 0; n < 1100; ++n) ASSERT_TRUE(table->Upsert(FlowSocket(n, n)).ok());
-  EXPECT_EQ(table->stats().rebuilds, 1u);
+  const uint64_t grown = table->stats().rebuilds;
+  EXPECT_GE(grown, 4u);
   for (uint32_t n = 0; n < 1100; ++n) ASSERT_EQ(table->FindOne(FlowSocket(n, n).key())->cookie, n);
   EXPECT_EQ(table->EraseIf([](const Socket& s) { return s.cookie % 5 != 0; }), 880u);
-  EXPECT_EQ(table->stats().rebuilds, 2u);
+  EXPECT_EQ(table->stats().rebuilds, grown + 1);
   for (uint32_t n = 0; n < 1100; ++n) {
     ASSERT_EQ(table->FindOne(FlowSocket(n, n).key()).has_value(), n % 5 == 0) << n;
   }
@@ -299,17 +317,41 @@ TEST(SocketTable, MemoryStaysWithinItsBoundsAndIsGivenBack) {
   for (uint32_t n = 0; n < kCount; n += 1000) EXPECT_TRUE(table->FindOne(FlowSocket(n, 0).key()));
 }
 
-TEST(FlowHash, DependsOnEveryBitAndOnTheSecret) {
-  const auto a = FlowHash::Create(), b = FlowHash::Create();
-  ASSERT_TRUE(a.ok() && b.ok());
-  const FlowKey key = FlowSocket(5, 0).key();
-  EXPECT_EQ((*a)(key), (*a)(FlowKey(key)));
-  EXPECT_NE((*a)(key), (*b)(key));
-  for (size_t bit = 0; bit < 37 * 8; ++bit) {
-    FlowKey other = key;
-    reinterpret_cast<uint8_t*>(&other)[bit / 8] ^= static_cast<uint8_t>(1u << bit % 8);
-    EXPECT_NE((*a)(key) >> 32, (*a)(other) >> 32) << bit;
+// In a process of its own, whose limit on memory is then its own too.
+void GrowUntilRefused() {
+  const auto table = MakeTable<SocketTable>(1 << 22);
+  for (uint32_t n = 0; n < 1000; ++n) {
+    if (!table->Upsert(FlowSocket(n, n)).ok()) _exit(1);
   }
+  std::ifstream statm("/proc/self/statm");
+  size_t pages[6];
+  for (size_t& field : pages) statm >> field;
+  // The sixth is what RLIMIT_DATA limits, and the program's stack.
+  const rlim_t limit = pages[5] * 4096 + (16 << 20);
+  const rlimit limits = {.rlim_cur = limit, .rlim_max = limit};
+  if (setrlimit(RLIMIT_DATA, &limits) != 0) _exit(2);
+  uint32_t n = 1000;
+  absl::Status status;
+  while (n < 1000000 && status.ok()) {
+    status = table->Upsert(FlowSocket(n, n));
+    n += status.ok();
+  }
+  if (!absl::IsResourceExhausted(status) || table->stats().rejected != 1) _exit(3);
+  if (table->Upsert(FlowSocket(n, n)).ok() || table->size() != n) _exit(4);
+  for (uint32_t i = 0; i < n; ++i) {
+    if (table->FindOne(FlowSocket(i, 0).key()) != FlowSocket(i, i)) _exit(5);
+  }
+  for (uint32_t i = n / 4; i < n; ++i) table->Erase(FlowSocket(i, 0).key(), i);
+  if (!table->Upsert(FlowSocket(n, n)).ok()) _exit(6);
+  fprintf(stderr, "%s", std::string(status.message()).c_str());
+  _exit(0);
+}
+
+TEST(SocketTableDeathTest, MemoryRefusedByTheSystemIsAnErrorAndNothingElse) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer's own memory would be refused";
+#endif
+  EXPECT_EXIT(GrowUntilRefused(), testing::ExitedWithCode(0), "getting .* the socket table");
 }
 
 }  // namespace
