@@ -115,9 +115,7 @@ class BasicSocketTable {
 
   // The socket of this key; of several the one with the lowest order.
   [[gnu::always_inline]] std::optional<Socket> FindOne(const FlowKey& key) const {
-    std::optional<Socket> found;
-    core_->FindOne(Hash(key), key, &found);
-    return found;
+    return core_->FindOne(Hash(key), key);
   }
 
   // Replaces *out by all sockets of this key, by order and, where equal, cookie. They were in the
@@ -131,7 +129,7 @@ class BasicSocketTable {
   void FindBatch(absl::Span<const FlowKey> keys, absl::Span<std::optional<Socket>> out) const {
     assert(out.size() >= keys.size());
     if (core_->small()) {
-      for (size_t i = 0; i < keys.size(); ++i) core_->FindOne(Hash(keys[i]), keys[i], &out[i]);
+      for (size_t i = 0; i < keys.size(); ++i) core_->FindInto(Hash(keys[i]), keys[i], &out[i]);
       return;
     }
     for (size_t first = 0; first < keys.size(); first += kOverlap) {

@@ -100,7 +100,8 @@ class SocketTableCore {
   void ShrinkIfSparse();
 
   // The readers'.
-  void FindOne(uint32_t hash, const FlowKey& key, std::optional<Socket>* out) const;
+  std::optional<Socket> FindOne(uint32_t hash, const FlowKey& key) const;
+  void FindInto(uint32_t hash, const FlowKey& key, std::optional<Socket>* out) const;
   void FindAll(uint32_t hash, const FlowKey& key, absl::InlinedVector<Socket, 8>* out) const;
   void Snapshot(std::vector<Socket>* out) const;
   SocketTableStats stats() const;
@@ -128,8 +129,11 @@ class SocketTableCore {
   struct Writer;
   SocketTableCore(std::unique_ptr<Writer> writer, size_t max_sockets, HashFunction hash);
 
+  enum class Answer { kFound, kNone, kUnknown };
+  void Start(uint32_t hash, Probe* probe) const;
   static void ReadHead(Probe* probe);
-  void FindOneSlow(uint32_t hash, const FlowKey& key, std::optional<Socket>* out) const;
+  Answer TryFinish(const Probe& probe, const FlowKey& key, table_internal::Image* image) const;
+  std::optional<Socket> FindOneSlow(uint32_t hash, const FlowKey& key) const;
   template <class Visit>
   bool WalkChain(const Place& head, uint64_t stamp, Visit visit) const;
   template <class Try>
@@ -192,13 +196,17 @@ class SocketTableCore {
 
 // Below: what a lookup runs through.
 
-[[gnu::always_inline]] inline void SocketTableCore::Begin(uint32_t hash, Probe* probe) const {
+[[gnu::always_inline]] inline void SocketTableCore::Start(uint32_t hash, Probe* probe) const {
   const Array& array = *root_.load(std::memory_order_acquire);  // (D)
   const Place place = array.At(array.IndexOf(hash));
   probe->hash = hash;
   probe->head = place.bucket;
   probe->entries = place.entries;
-  __builtin_prefetch(place.bucket);
+}
+
+[[gnu::always_inline]] inline void SocketTableCore::Begin(uint32_t hash, Probe* probe) const {
+  Start(hash, probe);
+  __builtin_prefetch(probe->head);
 }
 
 [[gnu::always_inline]] inline void SocketTableCore::ReadHead(Probe* probe) {
@@ -225,43 +233,63 @@ inline void SocketTableCore::PeekToWrite(Probe* probe) const {
   if (slots != 0) __builtin_prefetch(&probe->entries[table_internal::FirstOf(slots)], 1);
 }
 
-[[gnu::always_inline]] inline void SocketTableCore::Finish(const Probe& probe, const FlowKey& key,
-                                                           std::optional<Socket>* out) const {
+[[gnu::always_inline]] inline SocketTableCore::Answer SocketTableCore::TryFinish(
+    const Probe& probe, const FlowKey& key, table_internal::Image* image) const {
   using table_internal::FirstOf;
   const bool followed =
       table_internal::FollowersMayHave(probe.link, table_internal::TagOf(probe.hash));
-  if (!followed && probe.stamp != 0) [[likely]] {
-    uint32_t matches = probe.matches;
-    while (matches != 0 && !table_internal::IsOf(probe.entries[FirstOf(matches)], key)) {
-      matches &= matches - 1;
-    }
-    if (matches == 0) {
-      if (table_internal::Unchanged(*probe.head, probe.stamp)) [[likely]] {
-        out->reset();
-        return;
-      }
-    } else if ((matches & (matches - 1)) == 0) [[likely]] {
-      // Else, what matches further may be further sockets of the key.
-      const table_internal::Image image = table_internal::ReadAll(probe.entries[FirstOf(matches)]);
-      if (table_internal::Unchanged(*probe.head, probe.stamp)) [[likely]] {
-        table_internal::Write(image, &out->emplace());
-        return;
-      }
-    }
+  if (followed || probe.stamp == 0) [[unlikely]]
+    return Answer::kUnknown;
+  uint32_t matches = probe.matches;
+  while (matches != 0 && !table_internal::IsOf(probe.entries[FirstOf(matches)], key)) {
+    matches &= matches - 1;
   }
-  FindOneSlow(probe.hash, key, out);
+  // What matches further may be further sockets of the key.
+  if ((matches & (matches - 1)) != 0) [[unlikely]]
+    return Answer::kUnknown;
+  const Answer answer = matches != 0 ? Answer::kFound : Answer::kNone;
+  if (matches != 0) *image = table_internal::ReadAll(probe.entries[FirstOf(matches)]);
+  return table_internal::Unchanged(*probe.head, probe.stamp) ? answer : Answer::kUnknown;
 }
 
-[[gnu::always_inline]] inline void SocketTableCore::FindOne(uint32_t hash, const FlowKey& key,
-                                                            std::optional<Socket>* out) const {
+[[gnu::always_inline]] inline void SocketTableCore::Finish(const Probe& probe, const FlowKey& key,
+                                                           std::optional<Socket>* out) const {
+  table_internal::Image image;
+  switch (TryFinish(probe, key, &image)) {
+    case Answer::kFound:
+      table_internal::Write(image, &out->emplace());
+      break;
+    case Answer::kNone:
+      out->reset();
+      break;
+    case Answer::kUnknown:
+      *out = FindOneSlow(probe.hash, key);
+  }
+}
+
+[[gnu::always_inline]] inline void SocketTableCore::FindInto(uint32_t hash, const FlowKey& key,
+                                                             std::optional<Socket>* out) const {
   Probe probe;
-  const Array& array = *root_.load(std::memory_order_acquire);  // (D)
-  const Place place = array.At(array.IndexOf(hash));
-  probe.hash = hash;
-  probe.head = place.bucket;
-  probe.entries = place.entries;
+  Start(hash, &probe);
   ReadHead(&probe);
   Finish(probe, key, out);
+}
+
+[[gnu::always_inline]] inline std::optional<Socket> SocketTableCore::FindOne(
+    uint32_t hash, const FlowKey& key) const {
+  Probe probe;
+  Start(hash, &probe);
+  ReadHead(&probe);
+  table_internal::Image image;
+  // An optional that is made here and filled elsewhere would be cleared first, all of it.
+  switch (TryFinish(probe, key, &image)) {
+    case Answer::kFound:
+      return table_internal::SocketOf(image);
+    case Answer::kNone:
+      return std::nullopt;
+    default:
+      return FindOneSlow(hash, key);
+  }
 }
 
 }  // namespace utproxy

@@ -202,11 +202,10 @@ struct Image {
 }
 #endif
 
-inline Socket Copy(const Entry& entry) {
-  Socket socket;
-  Write(ReadAll(entry), &socket);
-  return socket;
+[[gnu::always_inline]] inline Socket SocketOf(const Image& image) {
+  return std::bit_cast<Socket>(image);
 }
+inline Socket Copy(const Entry& entry) { return SocketOf(ReadAll(entry)); }
 
 }  // namespace utproxy::table_internal
 

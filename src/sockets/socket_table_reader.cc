@@ -89,13 +89,14 @@ void SocketTableCore::VisitMatches(uint32_t hash, const FlowKey& key, Restart re
   });
 }
 
-void SocketTableCore::FindOneSlow(uint32_t hash, const FlowKey& key,
-                                  std::optional<Socket>* out) const {
-  const auto keep_first = [out](const Socket& socket) {
-    if (!out->has_value() || Before(socket, **out)) *out = socket;
+std::optional<Socket> SocketTableCore::FindOneSlow(uint32_t hash, const FlowKey& key) const {
+  std::optional<Socket> first;
+  const auto keep_first = [&](const Socket& socket) {
+    if (!first || Before(socket, *first)) first = socket;
   };
   VisitMatches(
-      hash, key, [out] { out->reset(); }, keep_first);
+      hash, key, [&] { first.reset(); }, keep_first);
+  return first;
 }
 
 void SocketTableCore::FindAll(uint32_t hash, const FlowKey& key,
