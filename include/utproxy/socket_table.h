@@ -2,7 +2,8 @@
 //
 // The socket table: a mirror of the kernel's sockets with one writer and many readers.
 //
-// WHO, WHEN. Upsert, UpsertAll, Erase, EraseIf and ForEach: one thread at a time, the writer.
+// WHO, WHEN. Upsert, UpsertAll, Reserve, Erase, EraseIf and
+// ForEach: one thread at a time, the writer.
 // Everything else: any thread, at any time, also while the writer is at work, in parallel with no
 // limit; such calls take no lock, write no shared memory, and are delayed by nothing but a change,
 // completed meanwhile, of the few sockets that share their bucket. Readers announce themselves
@@ -92,6 +93,10 @@ class BasicSocketTable {
     }
     return status;
   }
+
+  // Makes room for `sockets` in one step, where as many are about to come, and keeps it until
+  // called again (with 0: as far as it is used). A hint: where memory is refused, nothing changes.
+  void Reserve(size_t sockets) { core_->Reserve(sockets); }
 
   // Calls fn(const Socket&) for each socket, in no particular order. `fn` must not change the
   // table.

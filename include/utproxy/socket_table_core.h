@@ -98,6 +98,7 @@ class SocketTableCore {
   // Calls visit once for each socket; where that returns true, the socket is erased.
   void VisitAll(absl::FunctionRef<bool(const Socket&)> visit);
   void ShrinkIfSparse();
+  void Reserve(size_t sockets);
 
   // The readers'.
   std::optional<Socket> FindOne(uint32_t hash, const FlowKey& key) const;

@@ -6,6 +6,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/status.h"
@@ -126,10 +127,21 @@ void SocketTableCore::VisitAll(absl::FunctionRef<bool(const Socket&)> visit) {
 }
 
 void SocketTableCore::ShrinkIfSparse() {
-  if (!TableMemory::TooSparse(size(), root().count)) return;
-  const size_t fitting = writer_->memory->FittingArray(size());
+  const size_t sockets = std::max(size(), writer_->reserved);
+  if (!TableMemory::TooSparse(sockets, root().count)) return;
+  const size_t fitting = writer_->memory->FittingArray(sockets);
   // Where the system refuses, the table stays as it is, which is merely larger than it should be.
   if (fitting < writer_->current) (void)Rebuild(fitting);
+}
+
+void SocketTableCore::Reserve(size_t sockets) {
+  writer_->reserved = std::min(sockets, max_sockets_);
+  const size_t fitting = writer_->memory->FittingArray(writer_->reserved);
+  if (fitting > writer_->current) {
+    (void)Rebuild(fitting);
+  } else {
+    ShrinkIfSparse();
+  }
 }
 
 // (D) Fills another array chain by chain, in the order of hashes, and lets go of the old one as

@@ -15,7 +15,8 @@ namespace utproxy {
 
 struct SocketTableCore::Writer {
   std::unique_ptr<TableMemory> memory;
-  size_t current = 0;  // the root's number
+  size_t reserved = 0;  // sockets that room is kept for
+  size_t current = 0;   // the root's number
   uint64_t stamp = 0;
   std::set<uint64_t> free_followers;  // the lowest is taken first, so that the end becomes free
   uint64_t next_follower = 1;         // it and those after it are free too

@@ -132,6 +132,8 @@ class Steps {
       EXPECT_EQ(status.ok(), model_.Upsert(s, shape_.max_sockets)) << status;
       EXPECT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
     } else if (Below(500) == 0) {
+      table_->Reserve(Below(2) == 0 ? 0 : Below(static_cast<uint32_t>(2 * shape_.max_sockets)));
+    } else if (Below(500) == 0) {
       const uint32_t inode = Below(3);
       const auto predicate = [&](const Socket& x) { return x.inode == inode; };
       EXPECT_EQ(table_->EraseIf(predicate), model_.EraseIf(predicate));
@@ -315,6 +317,19 @@ TEST(SocketTable, MemoryStaysWithinItsBoundsAndIsGivenBack) {
   EXPECT_EQ(table->size(), kCount / 1000);
   EXPECT_LT(table->stats().bytes, full / 50);
   for (uint32_t n = 0; n < kCount; n += 1000) EXPECT_TRUE(table->FindOne(FlowSocket(n, 0).key()));
+}
+
+TEST(SocketTable, RoomReservedIsKeptUntilItIsNot) {
+  const auto table = MakeTable<SocketTable>(1 << 18);
+  const size_t empty = table->stats().bytes;
+  table->Reserve(100000);
+  EXPECT_EQ(table->stats().rebuilds, 1u);
+  for (uint32_t n = 0; n < 100000; ++n) ASSERT_TRUE(table->Upsert(FlowSocket(n, n)).ok());
+  for (uint32_t n = 0; n < 100000; ++n) ASSERT_TRUE(table->Erase(FlowSocket(n, 0).key(), n));
+  EXPECT_EQ(table->stats().rebuilds, 1u);
+  table->Reserve(0);
+  EXPECT_EQ(table->stats().rebuilds, 2u);
+  EXPECT_EQ(table->stats().bytes, empty);
 }
 
 // In a process of its own, whose limit on memory is then its own too.
