@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "mirror/socket_count.h"
 
 namespace utproxy {
 namespace {
@@ -152,14 +153,24 @@ absl::Status Mirror::RefreshBound(Proto proto) {
 absl::Status Mirror::Sweep() {
   const int64_t start = MonotonicNs();
   const std::shared_ptr<const InterfaceSnapshot> interfaces = interfaces_->Get();
+  const size_t expected = CountTcpSockets();
+  table_->Reserve(expected);
   absl::flat_hash_set<uint64_t> cookies;
+  cookies.reserve(expected);
+  const auto learn = [&] {
+    writer_.LearnAll(scratch_, *interfaces, start);
+    scratch_.clear();
+  };
+  scratch_.clear();
   for (const Family family : kFamilies) {
     RETURN_IF_ERROR(
         client_.Dump(family, Proto::kTcp, kAllStates & ~kListenStates, [&](const Socket& socket) {
           cookies.insert(socket.cookie);
-          writer_.Learn(socket, *interfaces, start);
+          scratch_.push_back(socket);
+          if (scratch_.size() == TableWriter::kTogether) learn();
         }));
   }
+  learn();
   RETURN_IF_ERROR(VerifyMissing(writer_.Missing(cookies)));
   const int64_t end = MonotonicNs();
   counters_.sweep_cost_ns.store(end - start, std::memory_order_relaxed);
@@ -185,7 +196,7 @@ void Mirror::TakeFeed() {
   feed_->Take(&scratch_);
   const std::shared_ptr<const InterfaceSnapshot> interfaces = interfaces_->Get();
   const int64_t now = MonotonicNs();
-  for (const Socket& socket : scratch_) writer_.Learn(socket, *interfaces, now);
+  writer_.LearnAll(scratch_, *interfaces, now);
   counters_.learned.fetch_add(scratch_.size(), std::memory_order_relaxed);
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "mirror/table_writer.h"
 
+#include <algorithm>
+
 #include "base/clock.h"
 #include "mirror/inherit.h"
 
@@ -16,7 +18,10 @@ constexpr int64_t kDestroyedMemoryNs = 5 * kNsPerSec;
 }  // namespace
 
 void TableWriter::Put(const Socket& socket) {
-  if (InTable(socket.key(), socket.cookie) == socket) return;
+  if (InTable(socket.key(), socket.cookie) != socket) Write(socket);
+}
+
+void TableWriter::Write(const Socket& socket) {
   if (!table_->Upsert(socket).ok()) ++rejected_;
   if (socket.proto == Proto::kUdp) epochs_->Rise(socket.local_port);
 }
@@ -60,21 +65,34 @@ void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int6
   if (socket.proto == Proto::kUdp) {
     BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = socket;
   }
-  const std::optional<Socket> known = InTable(socket.key(), socket.cookie);
-  if (socket.time_wait() && !(known && known->time_wait())) {
-    time_wait_ends_.emplace_back(now_ns + kTimeWaitNs, Id{socket.key(), socket.cookie});
-  }
-  EraseOthersOf(socket);
-  Put(socket);
-}
-
-// One tuple has one connection (but for sockets bound to different devices): what the table knows
-// of earlier ones, mostly their TIME_WAIT, is over.
-void TableWriter::EraseOthersOf(const Socket& socket) {
   absl::InlinedVector<Socket, 8> found;
   table_->FindAll(socket.key(), &found);
+  bool changed = true, time_wait = false;
   for (const Socket& other : found) {
-    if (other.cookie != socket.cookie && other.ifindex == socket.ifindex) Forget(other);
+    if (other.cookie == socket.cookie) {
+      changed = other != socket;
+      time_wait = other.time_wait();
+    } else if (other.ifindex == socket.ifindex) {
+      // One tuple has one connection (but for sockets bound to different devices): what the table
+      // knows of earlier ones, mostly their TIME_WAIT, is over.
+      Forget(other);
+    }
+  }
+  if (!changed) return;
+  if (socket.time_wait() && !time_wait) {
+    time_wait_ends_.emplace_back(now_ns + kTimeWaitNs, Id{socket.key(), socket.cookie});
+  }
+  Write(socket);
+}
+
+void TableWriter::LearnAll(absl::Span<const Socket> sockets, const InterfaceSnapshot& interfaces,
+                           int64_t now_ns) {
+  std::array<FlowKey, kTogether> keys;
+  for (; !sockets.empty(); sockets.remove_prefix(std::min(sockets.size(), kTogether))) {
+    const absl::Span<const Socket> some = sockets.subspan(0, kTogether);
+    for (size_t i = 0; i < some.size(); ++i) keys[i] = some[i].key();
+    table_->Prefetch(absl::MakeSpan(keys.data(), some.size()));
+    for (const Socket& socket : some) Learn(socket, interfaces, now_ns);
   }
 }
 

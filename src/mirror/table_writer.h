@@ -45,6 +45,11 @@ class TableWriter {
   // A full socket, request socket or minisocket; for UDP a connected one.
   void Learn(Socket socket, const InterfaceSnapshot& interfaces, int64_t now_ns);
 
+  // Learn for each of many, with their cache misses overlapped: best by the kTogether at a time.
+  void LearnAll(absl::Span<const Socket> sockets, const InterfaceSnapshot& interfaces,
+                int64_t now_ns);
+  static constexpr size_t kTogether = 64;
+
   // A destroy event: the full socket was freed. A connection may live on as a TIME_WAIT
   // minisocket of the same cookie, so its entry is kept as one until that would end.
   void Destroyed(const Socket& event, int64_t now_ns);
@@ -75,8 +80,8 @@ class TableWriter {
     return bound_[(family == Family::kIpv6 ? 2u : 0u) + (proto == Proto::kUdp ? 1u : 0u)];
   }
   void Put(const Socket& socket);
+  void Write(const Socket& socket);
   void Erase(const Socket& socket);
-  void EraseOthersOf(const Socket& socket);
   std::optional<Socket> InTable(const FlowKey& key, uint64_t cookie) const;
   bool RecentlyDestroyed(uint64_t cookie) const { return destroyed_.contains(cookie); }
 

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "base/clock.h"
+#include "mirror/socket_count.h"
 
 namespace utproxy {
 namespace {
@@ -138,6 +141,29 @@ TEST_F(TableWriterTest, ANewConnectionTakesThePlaceOfItsTuplesTimeWait) {
   EXPECT_EQ(Find(next).size(), 2u) << "sockets bound to different devices share a tuple";
 }
 
+TEST_F(TableWriterTest, ManyAreLearntAsOneByOne) {
+  std::vector<Socket> sockets;
+  for (uint16_t n = 1; n <= 201; ++n) {
+    Socket s = Make("192.0.2.1:80", "10.0.0.9:1", Proto::kTcp, SockState::kEstablished, n);
+    // Every third tuple is used twice, and its later connection is the one that stays.
+    s.remote_port = n % 3 == 0 ? n - 1 : n;
+    sockets.push_back(s);
+  }
+  writer_.LearnAll(sockets, interfaces_, 0);
+  writer_.LearnAll(sockets, interfaces_, 0);  // of each pair, the first and then the second again
+  size_t stored = 0;
+  for (const Socket& s : sockets) {
+    const bool replaced = s.cookie % 3 == 2;
+    const std::vector<Socket> found = Find(s);
+    ASSERT_EQ(found.size(), 1u) << s.cookie;
+    EXPECT_EQ(found[0], replaced ? sockets[s.cookie] : s);
+    stored += !replaced;
+  }
+  EXPECT_EQ(table_->size(), stored);
+  writer_.LearnAll({}, interfaces_, 0);
+  EXPECT_EQ(table_->size(), stored);
+}
+
 TEST_F(TableWriterTest, MissingNamesConnectionsOnly) {
   const Socket listener = Make("0.0.0.0:80", "0.0.0.0:0", Proto::kTcp, SockState::kListen, 1);
   const Socket a = Make("192.0.2.1:80", "10.0.0.9:1", Proto::kTcp, SockState::kEstablished, 2);
@@ -151,6 +177,16 @@ TEST_F(TableWriterTest, MissingNamesConnectionsOnly) {
   writer_.Forget(missing[0]);
   EXPECT_TRUE(Find(b).empty());
   EXPECT_EQ(Find(a).size(), 1u);
+}
+
+TEST(CountTcpSockets, ReadsBothFilesLines) {
+  std::istringstream v4(
+      "sockets: used 300\nTCP: inuse 50 orphan 1 tw 7 alloc 90 mem 3\nUDP: inuse 4 mem 1\n");
+  EXPECT_EQ(CountTcpSockets(v4), 57u);
+  std::istringstream v6("TCP6: inuse 6\nUDP6: inuse 4\n");
+  EXPECT_EQ(CountTcpSockets(v6), 6u);
+  std::istringstream other("TCP: inuse many\nTCP\n\n");
+  EXPECT_EQ(CountTcpSockets(other), 0u);
 }
 
 }  // namespace
