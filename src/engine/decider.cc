@@ -24,7 +24,11 @@ Decider::Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Ste
       mirror_(mirror),
       steering_(steering),
       querier_(std::move(querier)),
-      cache_(kCacheSlots) {}
+      cache_(kCacheSlots) {
+  querier_.set_steered([steering](const Packet& packet) {
+    return steering != nullptr ? steering->ListenerOf(packet.key(), packet.iif) : 0;
+  });
+}
 
 void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
   RefreshInterfaces();
@@ -76,7 +80,8 @@ Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision
   }
   *decision = Decide(packet, policy_, lookup);
   if (packet.outcome != ParseOutcome::kOk) return Source::kMirror;  // nothing was looked up
-  const bool sure = decision->reason == Reason::kEstablished && lookup.certain();
+  const bool sure = decision->reason == Reason::kEstablished && lookup.certain() &&
+                    decision->socket->transparent_known();
   return sure ? Source::kMirror : Source::kUnsure;
 }
 
@@ -163,7 +168,8 @@ void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision>
     steer_at_.push_back(i);
     steer_requests_.push_back({.flow = packet.key(),
                                .listener_cookie = decisions[i].socket->cookie,
-                               .listener_inode = decisions[i].socket->inode});
+                               .listener_inode = decisions[i].socket->inode,
+                               .iif = packet.iif});
   }
   if (steer_at_.empty()) return;
   steer_results_.assign(steer_at_.size(), SteerResult::kFailed);

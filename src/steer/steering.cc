@@ -92,6 +92,16 @@ Steering::Steering(SkLookupProgram program, const FlowIndex::Options& options)
       index_(&map_, options),
       listeners_(program_.listeners_fd()) {}
 
+// As struct steer_flow has it.
+FlowKey Steering::KeyOf(const FlowKey& flow, uint32_t iif) const {
+  FlowKey key = flow;
+  if (!program_.knows_iif()) return key;
+  key.zero[0] = static_cast<uint8_t>(iif);
+  key.zero[1] = static_cast<uint8_t>(iif >> 8);
+  key.zero[2] = static_cast<uint8_t>(iif >> 16);
+  return key;
+}
+
 void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results) {
   const int64_t now_ns = MonotonicCoarseNs();
   BatchListeners listeners;
@@ -100,7 +110,8 @@ void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerRe
     const SteerRequest& request = requests[i];
     BatchListener& listener = Find(listeners, request);
     results[i] = SteerResult::kSteered;
-    if (index_.Refresh(request.flow, request.listener_cookie, now_ns)) continue;
+    const FlowKey key = KeyOf(request.flow, request.iif);
+    if (index_.Refresh(key, request.listener_cookie, now_ns)) continue;
     listener.has_new_flow = true;
     fresh.push_back(i);
   }
@@ -123,7 +134,8 @@ void Steering::PutFresh(absl::Span<const SteerRequest> requests, absl::Span<Stee
   Positions positions;
   for (const uint32_t i : fresh) {
     if (results[i] == SteerResult::kListenerUnreachable) continue;
-    targets.push_back({.flow = requests[i].flow, .cookie = requests[i].listener_cookie});
+    targets.push_back(
+        {.flow = KeyOf(requests[i].flow, requests[i].iif), .cookie = requests[i].listener_cookie});
     positions.push_back(i);
   }
   absl::InlinedVector<FlowIndex::PutResult, 32> put(targets.size());

@@ -19,11 +19,13 @@
 namespace utproxy {
 
 // A flow whose unestablished packets are to reach a listener that their own port and address need
-// not lead to. `flow` as the packet has it: local is its destination.
+// not lead to. `flow` as the packet has it: local is its destination. `iif`: the index of the
+// interface that the packet came in by.
 struct SteerRequest {
   FlowKey flow;
   uint64_t listener_cookie = 0;
   uint32_t listener_inode = 0;
+  uint32_t iif = 0;
 };
 
 enum class SteerResult : uint8_t {
@@ -88,7 +90,11 @@ class Steering {
   absl::Status Reach(uint64_t listener_cookie, uint32_t listener_inode);
 
   // Whether the flow has an entry. No system call.
-  bool Contains(const FlowKey& flow) const { return index_.Contains(flow); }
+  bool Contains(const FlowKey& flow, uint32_t iif) const { return ListenerOf(flow, iif) != 0; }
+  // The cookie of the listener that the flow's entry leads to; 0 where there is none.
+  uint64_t ListenerOf(const FlowKey& flow, uint32_t iif) const {
+    return index_.CookieOf(KeyOf(flow, iif));
+  }
 
   // Erases entries that have outlived their time. `now_ns`: CLOCK_MONOTONIC. About once a second,
   // by one thread.
@@ -102,6 +108,7 @@ class Steering {
   using Positions = absl::InlinedVector<uint32_t, 32>;
 
   Steering(SkLookupProgram program, const FlowIndex::Options& options);
+  FlowKey KeyOf(const FlowKey& flow, uint32_t iif) const;
   void PutFresh(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results,
                 const Positions& fresh, int64_t now_ns);
 

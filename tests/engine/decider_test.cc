@@ -71,7 +71,7 @@ TEST_F(DeciderTest, AHitOnAnotherPortHasItsFlowEntryWhenItIsDecided) {
   const Decision d = One(*decider, syn);
   EXPECT_EQ(d.verdict, Verdict::kAccept);
   EXPECT_EQ(d.socket->cookie, CookieOf(listener));
-  EXPECT_TRUE(steering_->Contains(syn.packet.key()));
+  EXPECT_TRUE(steering_->Contains(syn.packet.key(), syn.packet.iif));
   EXPECT_EQ(decider->counters().by_exact.value(), 1u);
 }
 
@@ -81,7 +81,7 @@ TEST_F(DeciderTest, AHitAtThePacketsOwnAddressAndPortNeedsNone) {
   const QueuedPacket syn =
       Make(Proto::kTcp, "127.0.0.9:4000", absl::StrCat("127.0.0.1:", LocalPort(listener)), kTcpSyn);
   EXPECT_EQ(One(*decider, syn).verdict, Verdict::kAccept);
-  EXPECT_FALSE(steering_->Contains(syn.packet.key()));
+  EXPECT_FALSE(steering_->Contains(syn.packet.key(), syn.packet.iif));
 }
 
 TEST_F(DeciderTest, LaterDatagramsOfAFlowAreRememberedUntilSomethingChanges) {

@@ -47,6 +47,8 @@ bool Readable(const UniqueFd& socket, int timeout_ms = 2000);
 FlowKey FlowTo(const UniqueFd& client, const std::string& to);
 
 // Each test has a network namespace of its own, with nothing but lo, and steering in it.
+inline constexpr uint32_t kLoopback = 1;  // the index of lo in every namespace
+
 class KernelTest : public testing::Test {
  protected:
   void SetUp() override;
@@ -56,7 +58,7 @@ class KernelTest : public testing::Test {
     return Steer(flow, CookieOf(listener), InodeOf(listener));
   }
   SteerResult Steer(const FlowKey& flow, uint64_t cookie, uint32_t inode) {
-    const SteerRequest request{flow, cookie, inode};
+    const SteerRequest request{flow, cookie, inode, kLoopback};
     SteerResult result;
     steering_->Steer({&request, 1}, {&result, 1});
     return result;

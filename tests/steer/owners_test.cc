@@ -114,7 +114,7 @@ TEST_F(OwnersTest, AnotherUserWithoutThePrivilegeToReachIt) {
   const absl::Status error = steering_->listener_error();
   EXPECT_TRUE(absl::IsPermissionDenied(error) || absl::IsNotFound(error)) << error;
   EXPECT_NE(RemedyOf(error).find("CAP_SYS_PTRACE"), std::string::npos);
-  EXPECT_FALSE(steering_->Contains({.remote_port = 1}));
+  EXPECT_FALSE(steering_->Contains({.remote_port = 1}, 0));
 }
 
 // A socket whose only descriptor is in a message that nobody has received yet.

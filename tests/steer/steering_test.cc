@@ -36,7 +36,7 @@ TEST_P(SteeringPathTest, ReachesTheListener) {
   const UniqueFd client = Client(path.type, SockAddr(path.to).family());
   const FlowKey flow = FlowTo(client, path.to);
   ASSERT_EQ(Steer(flow, listener), SteerResult::kSteered) << steering_->listener_error();
-  EXPECT_TRUE(steering_->Contains(flow));
+  EXPECT_TRUE(steering_->Contains(flow, kLoopback));
   EXPECT_EQ(Reach(client, path.to), 0);
   EXPECT_TRUE(Readable(listener));
   EXPECT_EQ(counters().steered, 1u) << "the SYN or the datagram; the ACK finds the request socket";
@@ -197,7 +197,7 @@ TEST_F(SteeringTest, OneBatchOfManyFlowsAndListeners) {
     steering_->Steer(requests, absl::MakeSpan(results));
     for (size_t i = 0; i < results.size(); ++i) {
       EXPECT_EQ(results[i], i % 5 == 0 ? SteerResult::kListenerUnreachable : SteerResult::kSteered);
-      EXPECT_EQ(steering_->Contains(requests[i].flow), i % 5 != 0);
+      EXPECT_EQ(steering_->Contains(requests[i].flow, 0), i % 5 != 0);
     }
   }
   EXPECT_EQ(steering_->stats().flows.inserted, 160u);
@@ -277,7 +277,7 @@ TEST_F(SmallSteeringTest, FullEvictsTheOldest) {
     ::usleep(20'000);  // more than the coarse clock's tick, so that the order is certain
   }
   EXPECT_EQ(steering_->stats().flows.evicted, 1u);
-  EXPECT_FALSE(steering_->Contains(FlowTo(clients[0], "127.0.0.1:5353")));
+  EXPECT_FALSE(steering_->Contains(FlowTo(clients[0], "127.0.0.1:5353"), kLoopback));
   EXPECT_EQ(Reach(clients[0], "127.0.0.1:5353"), ECONNREFUSED);
   for (int i = 1; i < 5; ++i) EXPECT_EQ(Reach(clients[i], "127.0.0.1:5353"), 0) << i;
 }
@@ -288,9 +288,9 @@ TEST_F(SmallSteeringTest, AnExpiredEntrySteersNoMore) {
   const FlowKey flow = FlowTo(client, "127.0.0.1:5353");
   ASSERT_EQ(Steer(flow, listener), SteerResult::kSteered);
   steering_->Expire(MonotonicNs());
-  EXPECT_TRUE(steering_->Contains(flow));
+  EXPECT_TRUE(steering_->Contains(flow, kLoopback));
   steering_->Expire(MonotonicNs() + kNsPerSec);
-  EXPECT_FALSE(steering_->Contains(flow));
+  EXPECT_FALSE(steering_->Contains(flow, kLoopback));
   EXPECT_EQ(steering_->stats().flows.expired, 1u);
   EXPECT_EQ(Reach(client, "127.0.0.1:5353"), 0);
   EXPECT_FALSE(Readable(listener, 50));
