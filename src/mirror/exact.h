@@ -5,6 +5,7 @@
 #include <absl/types/span.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -59,6 +60,13 @@ class ExactQuerier {
   ExactQuerier(DiagClient client, const SocketTable* table)
       : client_(std::move(client)), table_(table) {}
 
+  // What tells to which listener, by its cookie, utproxy leads a packet's flow (0: to none).
+  // Without it the rule's listener is taken for granted, as where the kernel's own TPROXY is at
+  // work.
+  void set_steered(std::function<uint64_t(const Packet&)> steered) {
+    steered_ = std::move(steered);
+  }
+
   // Fills answers[i] for packets[i]; all must have outcome kOk.
   void Ask(absl::Span<const Packet> packets, const Policy& policy,
            const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers);
@@ -69,16 +77,22 @@ class ExactQuerier {
   uint64_t queries() const { return client_.queries(); }
 
  private:
-  enum class Lookup : uint8_t { kOwn, kTarget, kParent };
+  enum class Lookup : uint8_t { kOwn, kTarget, kTargetOfNobody, kParent };
   struct Pending {
     size_t packet;
     Lookup lookup;
   };
   void Add(size_t index, const Packet& packet, Lookup lookup, const ExactAnswer& answer);
   void Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers);
+  void RunOnce(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers,
+               std::vector<size_t>* again);
+  void AskParents(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers);
+  const std::optional<Socket>& ParentOf(const Packet& packet, const ExactAnswer& answer,
+                                        const std::optional<Socket>& at_own_address) const;
 
   DiagClient client_;
   const SocketTable* table_;
+  std::function<uint64_t(const Packet&)> steered_;
   std::vector<Pending> pending_;
   std::vector<std::optional<Socket>> parents_;
   std::vector<bool> target_asked_;
