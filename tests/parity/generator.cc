@@ -205,6 +205,26 @@ SocketSpec Generator::DrawSocket(const World& world) {
   return DrawConnected(world, Proto::kUdp);
 }
 
+namespace {
+
+// Two connections of one flow can only be bound to different devices; which of them a lookup finds
+// first depends on which came last, and a minisocket that is made anew comes last.
+void LeaveOutTwins(std::vector<SocketSpec>* sockets) {
+  const auto twin = [](const SocketSpec& a, const SocketSpec& b) {
+    return a.proto == Proto::kTcp && b.proto == Proto::kTcp && a.remote_port != 0 &&
+           a.local == b.local && a.remote == b.remote && a.local_port == b.local_port &&
+           a.remote_port == b.remote_port &&
+           (a.state == SockState::kTimeWait || b.state == SockState::kTimeWait);
+  };
+  for (auto it = sockets->begin(); it != sockets->end();) {
+    const bool had =
+        std::any_of(sockets->begin(), it, [&](const SocketSpec& s) { return twin(s, *it); });
+    it = had ? sockets->erase(it) : it + 1;
+  }
+}
+
+}  // namespace
+
 Scene Generator::DrawScene(const World& world) {
   Scene scene{.addresses = world.addresses};
   const size_t count = 3 + Below(25);
@@ -215,10 +235,11 @@ Scene Generator::DrawScene(const World& world) {
     return s.proto == Proto::kUdp || s.state == SockState::kListen;
   });
   for (size_t i = 0; i < count; ++i) {
-    const SocketSpec& s = scene.sockets[i];
+    const SocketSpec s = scene.sockets[i];
     const bool listener = s.proto == Proto::kTcp && s.state == SockState::kListen;
-    if (listener && Percent(20)) scene.sockets.push_back(DrawRequest(world, SocketSpec(s)));
+    if (listener && Percent(20)) scene.sockets.push_back(DrawRequest(world, s));
   }
+  LeaveOutTwins(&scene.sockets);
   for (size_t i = 0; i < scene.sockets.size(); ++i) {
     scene.sockets[i].id = static_cast<uint32_t>(i + 1);
   }

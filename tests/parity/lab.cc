@@ -88,6 +88,29 @@ bool Unknowable(const Scene& scene, const Packet& packet, const Decision& decisi
   });
 }
 
+// Whether all that weighs in the lookups of this packet is known to sock_diag, so that the scores
+// that the mirror counts must come to what the kernel's come to: no groups, no SO_INCOMING_CPU, and
+// for UDP, the order of whose chains is not told, no two sockets alike.
+bool ScoresTell(const Scene& scene, const Packet& packet, const Decision& decision) {
+  if (!decision.by_listener() && decision.reason != Reason::kNoSocket) return false;
+  std::vector<const SocketSpec*> bound;
+  for (const SocketSpec& s : scene.sockets) {
+    const bool here =
+        s.local_port == decision.lport && (s.local == decision.laddr || s.local.IsUnspecified());
+    const bool own = !packet.is_tcp() && s.local_port == packet.dport &&
+                     (s.local == packet.dst || s.local.IsUnspecified());
+    if (s.proto == packet.proto() && (here || own)) bound.push_back(&s);
+  }
+  for (const SocketSpec* a : bound) {
+    if (a->reuseport || a->incoming_cpu >= 0) return false;
+    if (packet.is_tcp()) continue;
+    for (const SocketSpec* b : bound) {
+      if (a != b && a->local == b->local && a->inet6 == b->inet6) return false;
+    }
+  }
+  return true;
+}
+
 std::optional<size_t> TimeWaitOf(const Scene& scene, const PacketSpec& spec, const Packet& packet) {
   if (!packet.is_pure_syn() || packet.outcome != ParseOutcome::kOk) return std::nullopt;
   for (size_t i = 0; i < scene.sockets.size(); ++i) {
@@ -235,7 +258,7 @@ void Lab::AskKernel(const Scene& scene, absl::Span<const Case> cases, Coverage* 
 
       Steps steps;
       const std::optional<Decision> exact = ways_->Exact(answer.packet, policy, &steps);
-      const std::optional<Decision> mirrored = ways_->OverMirror(answer.packet, policy);
+      const Ways::Mirrored mirrored = ways_->OverMirror(answer.packet, policy);
       for (const Oracle oracle : options_.oracles) {
         Outcome outcome = oracle_.Ask(oracle, p, one.packet, one.mark_index, next_id_++);
         if (next_id_ == 0xfff0) next_id_ = 1;
@@ -249,10 +272,10 @@ void Lab::AskKernel(const Scene& scene, absl::Span<const Case> cases, Coverage* 
       Compare(scene, answer, Way::kExact, exact ? &*exact : nullptr, where, differences);
       // A mirror knows nothing of other sk_lookup programs; the engine asks wherever one could
       // matter.
-      const bool counts = mirrored && (!foreign_ || mirrored->reason == Reason::kEstablished);
-      if (counts) {
+      const bool told = mirrored.certain || ScoresTell(scene, answer.packet, mirrored.decision);
+      if (told && (!foreign_ || mirrored.decision.reason == Reason::kEstablished)) {
         ++totals->by_mirror;
-        Compare(scene, answer, Way::kMirror, &*mirrored, where, differences);
+        Compare(scene, answer, Way::kMirror, &mirrored.decision, where, differences);
       }
       const Outcome& first = answer.outcomes[static_cast<size_t>(options_.oracles[0])];
       if (coverage != nullptr && exact) {

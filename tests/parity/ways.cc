@@ -90,12 +90,11 @@ std::optional<Decision> Ways::Exact(const Packet& packet, const Policy& policy, 
   return Decide(packet, policy, lookup, *steps);
 }
 
-std::optional<Decision> Ways::OverMirror(const Packet& packet, const Policy& policy) {
+Ways::Mirrored Ways::OverMirror(const Packet& packet, const Policy& policy) {
   TableLookup lookup(*table_, *interfaces_);
   const Decision decision = Decide(packet, policy, lookup);
   const bool known = !decision.socket || decision.socket->transparent_known();
-  if (!lookup.certain() || !known) return std::nullopt;
-  return decision;
+  return {decision, lookup.certain() && known};
 }
 
 Packet PacketOf(const SocketSpec& connection, const Netns& netns) {

@@ -29,8 +29,11 @@ class Ways {
 
   // nullopt where the kernel gave no answer. `steps` is told of them.
   std::optional<Decision> Exact(const Packet& packet, const Policy& policy, Steps* steps);
-  // nullopt where the mirror does not take it upon itself.
-  std::optional<Decision> OverMirror(const Packet& packet, const Policy& policy);
+  struct Mirrored {
+    Decision decision;
+    bool certain = false;  // the mirror takes it upon itself
+  };
+  Mirrored OverMirror(const Packet& packet, const Policy& policy);
 
  private:
   DiagClient client_;
