@@ -258,7 +258,15 @@ void Generator::Crowd(Scene* scene) {
     s.local = model.local;
     s.local_port = model.local_port;
     s.v6only = s.v6only && !v4;
-    if (groups) s.reuseport = Percent(85);
+    if (groups) {
+      s.reuseport = Percent(85);
+    } else if (s.proto == Proto::kTcp) {
+      // Without groups only listeners of different devices can share an address and port; bound
+      // to others, or to none, afterwards, they come to compete.
+      s.reuseport = false;
+      s.first_device = static_cast<int>(Below(kDevices));
+      s.device = Percent(50) ? s.first_device : -1;
+    }
   }
 }
 

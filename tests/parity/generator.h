@@ -23,6 +23,7 @@ class Generator {
     std::vector<Policy> policies;
     Marks marks;
     bool steers = false;  // a foreign sk_lookup program is there
+    friend bool operator==(const World&, const World&) = default;
   };
   // `number`: of the world among those of a run; rare kinds take turns by it.
   World DrawWorld(size_t policies, uint64_t number);

@@ -105,7 +105,10 @@ bool ScoresTell(const Scene& scene, const Packet& packet, const Decision& decisi
     if (a->reuseport || a->incoming_cpu >= 0) return false;
     if (packet.is_tcp()) continue;
     for (const SocketSpec* b : bound) {
-      if (a != b && a->local == b->local && a->inet6 == b->inet6) return false;
+      const bool alike = a->local == b->local && a->inet6 == b->inet6 &&
+                         (a->device >= 0) == (b->device >= 0) &&
+                         (a->remote_port != 0) == (b->remote_port != 0);
+      if (a != b && alike) return false;
     }
   }
   return true;

@@ -42,7 +42,7 @@ constexpr size_t kPolicies = 2;
 constexpr size_t kScenes = 8;
 constexpr size_t kPackets = 125;
 constexpr uint64_t kWorldsOfASeed = 1'000'003;
-constexpr int kShown = 3;
+constexpr int kShown = 1;
 
 struct Options {
   uint64_t cases = 20'000;
@@ -79,20 +79,18 @@ void Show(const Repro& repro, const Difference& difference) {
 
 void Report(const Options& options, const Generator::World& world, const Scene& scene,
             const Case& one, const Difference& difference) {
-  Repro repro = Isolate(world, scene, one, difference);
-  Difference now = difference;
-  const auto differs = [&](const Repro& candidate) {
-    return Differs(candidate, options.lab.program, &now);
-  };
-  if (!options.shrink) return Show(repro, difference);
-  if (!differs(repro)) {
+  const Repro found = Isolate(world, scene, one, difference);
+  if (!options.shrink) return Show(found, difference);
+  Rerun rerun(options.lab.program);
+  if (!rerun.Differs(found)) {
     std::printf("(it takes the cases before it as well)\n");
-    return Show(repro, difference);
+    return Show(found, difference);
   }
-  repro = Shrink(std::move(repro), differs);
-  (void)differs(repro);
-  Show(repro, now);
-  std::printf("By hand:\n\n%s\n", Script(repro).c_str());
+  const Repro small =
+      Shrink(found, [&](const Repro& candidate) { return rerun.Differs(candidate); });
+  const bool stands = rerun.Differs(small, /*fresh=*/true);
+  Show(stands ? small : found, stands ? rerun.difference() : difference);
+  if (stands) std::printf("By hand:\n\n%s\n", Script(small).c_str());
 }
 
 void RunWorld(const Options& options, uint64_t number, Results* results) {

@@ -113,14 +113,21 @@ Repro Isolate(const Generator::World& world, const Scene& scene, const Case& one
   return repro;
 }
 
-bool Differs(const Repro& repro, const std::string& program, Difference* difference) {
-  Lab lab(repro.world,
-          {.program = repro.way == Way::kDaemon ? program : "", .oracles = {repro.oracle}});
+bool Rerun::Differs(const Repro& repro, bool fresh) {
+  const bool same = made_for_ && made_for_->world == repro.world && made_for_->way == repro.way &&
+                    made_for_->oracle == repro.oracle;
+  if (fresh || !same) {
+    lab_.reset();  // before the next one: one queue number, one control socket
+    lab_ = std::make_unique<Lab>(repro.world,
+                                 Lab::Options{.program = repro.way == Way::kDaemon ? program_ : "",
+                                              .oracles = {repro.oracle}});
+    made_for_ = repro;
+  }
   Totals totals;
   const Case one{.packet = repro.packet};
-  for (const Difference& d : lab.Run(repro.scene, {&one, 1}, nullptr, &totals)) {
+  for (const Difference& d : lab_->Run(repro.scene, {&one, 1}, nullptr, &totals)) {
     if (d.way != repro.way) continue;
-    *difference = d;
+    difference_ = d;
     return true;
   }
   return false;
@@ -143,12 +150,13 @@ Repro Shrink(Repro repro, const std::function<bool(const Repro&)>& differs) {
         if (!attempt(std::move(candidate))) from += count;
       }
     }
-    std::vector<Change> changes = RuleChanges();
+    std::vector<Change> changes = PacketChanges();
     const auto add = [&changes](std::vector<Change> more) {
       changes.insert(changes.end(), more.begin(), more.end());
     };
-    add(PacketChanges());
     for (size_t i = 0; i < repro.scene.sockets.size(); ++i) add(SocketChanges(i));
+    // These take new namespaces.
+    add(RuleChanges());
     add(AddressChanges(repro));
     for (const Change& change : changes) {
       Repro candidate = repro;

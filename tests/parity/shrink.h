@@ -4,7 +4,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "generator.h"
 #include "lab.h"
@@ -25,8 +28,22 @@ struct Repro {
 Repro Isolate(const Generator::World& world, const Scene& scene, const Case& one,
               const Difference& difference);
 
-// Whether the case differs when it is run by itself, in namespaces of its own.
-bool Differs(const Repro& repro, const std::string& program, Difference* difference);
+// Runs single cases, each in namespaces of its own; those of cases that differ in sockets and
+// packet only are used again, as making them takes most of the time.
+class Rerun {
+ public:
+  explicit Rerun(std::string program) : program_(std::move(program)) {}
+  // Whether the case differs when it is run by itself. `fresh`: in new namespaces at any rate.
+  bool Differs(const Repro& repro, bool fresh = false);
+  // Of the last case that did.
+  const Difference& difference() const { return difference_; }
+
+ private:
+  const std::string program_;
+  std::unique_ptr<Lab> lab_;
+  std::optional<Repro> made_for_;
+  Difference difference_;
+};
 
 // The smallest case found by leaving out sockets, addresses, headers and options one after the
 // other, for as long as `differs` says that what is left still differs.

@@ -23,6 +23,7 @@ struct AddressSpec {
   uint8_t prefix_len = 24;
   bool deprecated = false;  // IPv6
   bool tentative = false;   // IPv6; only for the tap device, which does duplicate detection
+  friend bool operator==(const AddressSpec&, const AddressSpec&) = default;
 };
 
 // Devices p0 and p1 are tun, p2 is tap.
