@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "mirror/exact.h"
 
+#include "base/clock.h"
 #include "mirror/inherit.h"
 
 namespace utproxy {
@@ -46,6 +47,7 @@ void ExactQuerier::Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer>
         // No connection of this tuple: the kernel went on to the listeners by itself.
         if (socket && socket->listening()) socket.reset();
         answer.own = socket;
+        if (packets[at].is_tcp()) Remember(&answer.own);
         break;
       case Lookup::kTarget:
         answer.target = socket;
@@ -57,6 +59,19 @@ void ExactQuerier::Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer>
     }
   }
   pending_.clear();
+}
+
+// Notes how transparent a connection is, or what it was when that could last be told.
+void ExactQuerier::Remember(std::optional<Socket>* own) {
+  if (!*own) return;
+  Socket& socket = **own;
+  const int64_t now_ns = MonotonicCoarseNs();
+  if (socket.transparent_known()) {
+    last_seen_.Note(socket.cookie, socket.transparent(), now_ns);
+  } else if (const std::optional<bool> last = last_seen_.Find(socket.cookie, now_ns)) {
+    socket.flags |= Socket::kTransparentKnown;
+    if (*last) socket.flags |= Socket::kTransparent;
+  }
 }
 
 void ExactQuerier::Ask(absl::Span<const Packet> packets, const Policy& policy,

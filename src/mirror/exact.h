@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mirror/interfaces.h"
+#include "mirror/last_seen.h"
 #include "netlink/diag_client.h"
 #include "utproxy/decide.h"
 #include "utproxy/packet.h"
@@ -76,12 +77,14 @@ class ExactQuerier {
   };
   void Add(size_t index, const Packet& packet, Lookup lookup, const ExactAnswer& answer);
   void Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers);
+  void Remember(std::optional<Socket>* own);
 
   DiagClient client_;
   const SocketTable* table_;
   std::vector<Pending> pending_;
   std::vector<std::optional<Socket>> parents_;
   std::vector<bool> target_asked_;
+  LastSeen last_seen_;
 };
 
 }  // namespace utproxy
