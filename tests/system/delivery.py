@@ -3,7 +3,6 @@
 which answers came back over the wire. The same scene is played with the kernel's TPROXY and with utproxy."""
 import contextlib
 import dataclasses
-import json
 import select
 import socket
 import struct
@@ -54,14 +53,7 @@ class Scene:
         self.markers = 0
         self.got = []
         self.accepted = []
-        self._know_each_other()
-
-    def _know_each_other(self):
-        """Client and router need not ask for each other's hardware address: that would let packets overtake others."""
-        for space, other, addresses in ((self.lab.client, self.lab.router, ROUTER), (self.lab.router, self.lab.client, CLIENT)):
-            link = json.loads(other.run("ip", "-j", "link", "show", "lan0").stdout)[0]["address"]
-            for address in addresses.values():
-                space.run("ip", "neighbour", "replace", address, "lladdr", link, "dev", "lan0", "nud", "permanent")
+        lab.know_each_other()
 
     def close(self):
         self.stack.close()
