@@ -11,6 +11,9 @@ namespace utproxy {
 namespace {
 
 constexpr size_t kCacheSlots = 1 << 15;
+// How often the kernel is asked about a packet whose listener closes each time before its entry
+// stands.
+constexpr int kSteerAttempts = 4;
 
 }  // namespace
 
@@ -44,11 +47,15 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
       (source == Source::kCache ? counters_.by_cache : counters_.by_mirror).Add(1);
     }
   }
-  if (unsure_.empty()) return;
-  DecideByExact(packets, decisions);
-  EndTimeWaits(packets, decisions);
-  if (steering_ != nullptr) Steer(packets, decisions);
-  Remember(decisions);
+  counters_.by_exact.Add(unsure_.size());
+  for (int attempt = 1; !unsure_.empty(); ++attempt) {
+    DecideByExact(packets, decisions);
+    EndTimeWaits(packets, decisions);
+    gone_.clear();
+    if (steering_ != nullptr) Steer(packets, decisions, /*last=*/attempt == kSteerAttempts);
+    Remember(decisions);
+    unsure_.swap(gone_);
+  }
 }
 
 void Decider::RefillChecks() {
@@ -127,7 +134,6 @@ void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,
     decision = Decide(asked_[i], policy_, lookup);
     Learn(answers_[i]);
   }
-  counters_.by_exact.Add(asked_.size());
   counters_.exact_queries.Add(querier_.queries() - queries);
   mirror_->feed().Push(learned_);
 }
@@ -159,7 +165,10 @@ void Decider::EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<De
   }
 }
 
-void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
+// Leaves in gone_ the packets whose listener has closed since the kernel named it: another one may
+// be there by now, or have been all the time behind it, so the kernel is asked again.
+void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions,
+                    bool last) {
   steer_at_.clear();
   steer_requests_.clear();
   for (const size_t i : unsure_) {
@@ -179,8 +188,12 @@ void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision>
       counters_.steered.Add(1);
       continue;
     }
+    if (steer_results_[i] == SteerResult::kListenerGone && !last) {
+      gone_.push_back(steer_at_[i]);
+    } else {
+      counters_.steer_failed.Add(1);
+    }
     // Marked without its entry, the packet could reach a socket of the router's own.
-    counters_.steer_failed.Add(1);
     Decision& decision = decisions[steer_at_[i]];
     decision.verdict = Verdict::kDrop;
     decision.mark = packets[steer_at_[i]].packet.mark;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "mirror/exact.h"
 
+#include "base/clock.h"
 #include "mirror/inherit.h"
 
 namespace utproxy {
@@ -60,6 +61,7 @@ void ExactQuerier::RunOnce(absl::Span<const Packet> packets, absl::Span<ExactAns
         // No connection of this tuple: the kernel went on to the listeners by itself.
         if (socket && socket->listening()) socket.reset();
         answer.own = socket;
+        if (packets[at].is_tcp()) Remember(&answer.own);
         break;
       case Lookup::kTarget:
         if (connection) again->push_back(at);
@@ -73,6 +75,19 @@ void ExactQuerier::RunOnce(absl::Span<const Packet> packets, absl::Span<ExactAns
     }
   }
   pending_.clear();
+}
+
+// Notes how transparent a connection is, or what it was when that could last be told.
+void ExactQuerier::Remember(std::optional<Socket>* own) {
+  if (!*own) return;
+  Socket& socket = **own;
+  const int64_t now_ns = MonotonicCoarseNs();
+  if (socket.transparent_known()) {
+    last_seen_.Note(socket.cookie, socket.transparent(), now_ns);
+  } else if (const std::optional<bool> last = last_seen_.Find(socket.cookie, now_ns)) {
+    socket.flags |= Socket::kTransparentKnown;
+    if (*last) socket.flags |= Socket::kTransparent;
+  }
 }
 
 void ExactQuerier::Ask(absl::Span<const Packet> packets, const Policy& policy,
@@ -109,6 +124,7 @@ void ExactQuerier::Ask(absl::Span<const Packet> packets, const Policy& policy,
     if (!NeedsParent(answers[i])) continue;
     InheritTransparency(table_, interfaces, ParentOf(packets[i], answers[i], parents_[i]),
                         &*answers[i].own);
+    Remember(&answers[i].own);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mirror/interfaces.h"
+#include "mirror/last_seen.h"
 #include "netlink/diag_client.h"
 #include "utproxy/decide.h"
 #include "utproxy/packet.h"
@@ -89,6 +90,7 @@ class ExactQuerier {
   void AskParents(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers);
   const std::optional<Socket>& ParentOf(const Packet& packet, const ExactAnswer& answer,
                                         const std::optional<Socket>& at_own_address) const;
+  void Remember(std::optional<Socket>* own);
 
   DiagClient client_;
   const SocketTable* table_;
@@ -96,6 +98,7 @@ class ExactQuerier {
   std::vector<Pending> pending_;
   std::vector<std::optional<Socket>> parents_;
   std::vector<bool> target_asked_;
+  LastSeen last_seen_;
 };
 
 }  // namespace utproxy

@@ -55,7 +55,7 @@ void TableWriter::ReplaceBound(Family family, Proto proto, absl::Span<const Sock
 
 void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int64_t now_ns) {
   if (socket.cookie == 0 || !socket.connected() || socket.remote_port == 0) return;
-  if (RecentlyDestroyed(socket.cookie) && !socket.time_wait()) return;
+  if (RecentlyDestroyed(socket.cookie) && !socket.time_wait()) return LearnOfTheLate(socket);
   InheritTransparency(table_, interfaces, std::nullopt, &socket);
   if (socket.proto == Proto::kUdp) {
     BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = socket;
@@ -66,6 +66,16 @@ void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int6
   }
   EraseOthersOf(socket);
   Put(socket);
+}
+
+// An answer can reach the table after the event that it preceded, and be the last word on the
+// transparency that a TIME_WAIT has inherited: IP_TRANSPARENT may have been switched just before.
+void TableWriter::LearnOfTheLate(const Socket& socket) {
+  std::optional<Socket> left = InTable(socket.key(), socket.cookie);
+  if (!left || !left->time_wait() || !socket.transparent_known()) return;
+  constexpr uint16_t kBits = Socket::kTransparent | Socket::kTransparentKnown;
+  left->flags = static_cast<uint16_t>((left->flags & ~kBits) | (socket.flags & kBits));
+  Put(*left);
 }
 
 // One tuple has one connection (but for sockets bound to different devices): what the table knows

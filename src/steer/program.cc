@@ -25,8 +25,9 @@ namespace utproxy {
 namespace {
 
 constexpr char kPrivilegeRemedy[] =
-    "run as root, or with CAP_BPF, CAP_NET_ADMIN and, to reach the sockets of other users' "
-    "programs, CAP_SYS_PTRACE (before Linux 5.8 CAP_SYS_ADMIN in place of CAP_BPF)";
+    "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (before Linux 5.8 CAP_SYS_ADMIN "
+    "in "
+    "place of the first two)";
 constexpr char kKernelRemedy[] =
     "steering needs Linux 5.9 with CONFIG_BPF_SYSCALL and CONFIG_INET; with targets that keep the "
     "packet's port and address, --steer none does without";

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "steer/bpf_flow_map.h"
 #include "steer/flow_index.h"
@@ -30,6 +31,7 @@ struct SteerRequest {
 
 enum class SteerResult : uint8_t {
   kSteered,              // the entry stands and the listener's socket is held
+  kListenerGone,         // the listener has closed since it was decided for
   kListenerUnreachable,  // the listener's socket cannot be had (see Steering::listener_error)
   kFull,                 // no room, and every entry has been used a moment ago
   kFailed,               // the kernel refused the entry
@@ -67,6 +69,9 @@ class Steering {
     // within this time: its packet may not have been delivered yet. With it, and the default size,
     // half a million new flows a second find room.
     int64_t evict_idle_ns = 500'000'000;
+    // Whether listeners are found by iterating over the kernel's sockets, where the kernel can do
+    // that. Otherwise they are had from their owners, for which there must be the right.
+    bool find_in_kernel = true;
   };
 
   struct Stats {
@@ -87,7 +92,7 @@ class Steering {
 
   // Whether the listener's socket can be had (and is then held in the program's map): OK, or why
   // not. What Steer() would find for a flow to it.
-  absl::Status Reach(uint64_t listener_cookie, uint32_t listener_inode);
+  absl::Status Reach(uint64_t listener_cookie, uint32_t listener_inode, Proto proto);
 
   // Whether the flow has an entry. No system call.
   bool Contains(const FlowKey& flow, uint32_t iif) const { return ListenerOf(flow, iif) != 0; }
@@ -107,7 +112,8 @@ class Steering {
  private:
   using Positions = absl::InlinedVector<uint32_t, 32>;
 
-  Steering(SkLookupProgram program, const FlowIndex::Options& options);
+  Steering(SkLookupProgram program, std::optional<ListenerFinder> finder,
+           const FlowIndex::Options& options);
   FlowKey KeyOf(const FlowKey& flow, uint32_t iif) const;
   void PutFresh(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results,
                 const Positions& fresh, int64_t now_ns);

@@ -8,6 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
 #include "support/sockets.h"
 
 namespace utproxy {
@@ -73,6 +76,26 @@ TEST_F(DeciderTest, AHitOnAnotherPortHasItsFlowEntryWhenItIsDecided) {
   EXPECT_EQ(d.socket->cookie, CookieOf(listener));
   EXPECT_TRUE(steering_->Contains(syn.packet.key(), syn.packet.iif));
   EXPECT_EQ(decider->counters().by_exact.value(), 1u);
+}
+
+// The new listener is always there before the old one goes: the kernel would find one at any time.
+TEST_F(DeciderTest, AListenerThatIsReplacedAllTheTimeIsNeverMissed) {
+  UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true, .reuseport = true});
+  const uint16_t port = LocalPort(listener);
+  const auto decider = Make({.on_port = port, .mark_value = 1});
+  std::atomic<bool> stop = false;
+  std::thread replacer([&] {
+    const std::string at = absl::StrCat("0.0.0.0:", port);
+    while (!stop) listener = Listen(at.c_str(), {.transparent = true, .reuseport = true});
+  });
+  for (uint16_t i = 0; i < 3000; ++i) {
+    const std::string from = absl::StrCat("127.0.0.9:", 1024 + i);
+    const Decision d = One(*decider, Make(Proto::kTcp, from, "192.0.2.1:80", kTcpSyn));
+    EXPECT_EQ(d.verdict, Verdict::kAccept) << i;
+  }
+  stop = true;
+  replacer.join();
+  EXPECT_EQ(decider->counters().by_exact.value(), 3000u) << "each packet is counted once";
 }
 
 TEST_F(DeciderTest, AHitAtThePacketsOwnAddressAndPortNeedsNone) {

@@ -24,10 +24,11 @@ class ListenerSocketsTest : public testing::Test {
     if (absl::IsUnimplemented(program.status())) GTEST_SKIP() << program.status();
     ASSERT_TRUE(program.ok()) << program.status();
     program_.emplace(*std::move(program));
-    sockets_.emplace(program_->listeners_fd());
+    sockets_.emplace(program_->listeners_fd(), std::nullopt);
   }
   bool Ensure(const UniqueFd& socket, bool recheck, int64_t now_ns) {
-    return sockets_->Ensure(CookieOf(socket), InodeOf(socket), recheck, now_ns);
+    return sockets_->Ensure(CookieOf(socket), InodeOf(socket), Proto::kTcp, recheck, now_ns) ==
+           ListenerSockets::Held::kHeld;
   }
 
   std::optional<SkLookupProgram> program_;

@@ -93,8 +93,7 @@ TEST_F(SteeringTest, AClosedListenersFlowsAreLeftToTheKernel) {
   EXPECT_EQ(Reach(client, "127.0.0.1:5353"), ECONNREFUSED);
   EXPECT_EQ(counters().socket_gone, 1u);
   const UniqueFd another = Client(SOCK_STREAM, AF_INET);
-  EXPECT_EQ(Steer(FlowTo(another, "127.0.0.1:5353"), cookie, inode),
-            SteerResult::kListenerUnreachable);
+  EXPECT_EQ(Steer(FlowTo(another, "127.0.0.1:5353"), cookie, inode), SteerResult::kListenerGone);
 }
 
 TEST_F(SteeringTest, AReopenedListenerIsFoundByItsNewCookie) {
@@ -196,7 +195,7 @@ TEST_F(SteeringTest, OneBatchOfManyFlowsAndListeners) {
     std::vector<SteerResult> results(requests.size());
     steering_->Steer(requests, absl::MakeSpan(results));
     for (size_t i = 0; i < results.size(); ++i) {
-      EXPECT_EQ(results[i], i % 5 == 0 ? SteerResult::kListenerUnreachable : SteerResult::kSteered);
+      EXPECT_EQ(results[i], i % 5 == 0 ? SteerResult::kListenerGone : SteerResult::kSteered);
       EXPECT_EQ(steering_->Contains(requests[i].flow, 0), i % 5 != 0);
     }
   }

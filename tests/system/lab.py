@@ -265,6 +265,13 @@ END
         """)
         self.router.sh("ip route add default via 10.77.2.2\nip -6 route add default via fd77:2::2")
 
+    def know_each_other(self):
+        """Client and router need not ask for each other's hardware address: that would let packets overtake others."""
+        for space, other, addresses in ((self.client, self.router, ROUTER), (self.router, self.client, CLIENT)):
+            link = json.loads(other.run("ip", "-j", "link", "show", "lan0").stdout)[0]["address"]
+            for address in addresses.values():
+                space.run("ip", "neighbour", "replace", address, "lladdr", link, "dev", "lan0", "nud", "permanent")
+
     def listen(self, protocol, port, *options, family=4, bind=None, space=None, report=True):
         """A transparent listener (traffic/*_listen.cc); returns when it listens."""
         words = [self.traffic, f"{protocol}-listen", "--family", family, "--port", port, *options]
