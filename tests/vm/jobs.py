@@ -33,8 +33,6 @@ class Job:
 
     def count(self, status, output):
         """((passed, failed, skipped), reasons of skips); a status other than 0 is at least one failure."""
-        if self.kind == "pytest" and status == 5:  # -k matches none of these
-            return (0, 0, 0), []
         if self.kind == "pytest":
             totals, skips = COUNT.pytest(output)
         elif self.kind == "gtest":
@@ -72,7 +70,7 @@ def system_tests(build, everything, expression, prefer):
         if name == "contract" and not everything:
             paths = ["tests/contract/test_ruleset.py"]
         command = f"cd {shlex.quote(str(ROOT))} && {PYTEST} {shlex.join(paths + words + (load if name == 'system' else []))}"
-        yield Job(name, 7200 if everything else 900, command, "pytest")
+        yield Job(name, 7200 if everything else 1500, command, "pytest")
 
 
 def parity(build, cases, seed):
