@@ -16,6 +16,7 @@ EARLY_MODULES = ["virtio_pci", "9pnet_virtio", "9p", "overlay"]  # the others lo
 # without KVM: an emulated processor pays for each page table switch, each read of the HPET and each new address of code.
 COMMAND_LINE = ("console=ttyS0 loglevel=4 panic=-1 oops=panic "
                 "mitigations=off clocksource=tsc tsc=reliable norandmaps nokaslr apparmor=0 audit=0")
+TERMINAL_CODES = re.compile(r"\x1b(\[[?0-9;]*[A-Za-z]|.)|\r")
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -96,12 +97,12 @@ class Machine:
         status, seconds = path.read_text().split()
         return int(status), int(seconds), (self.share / f"{job.name}.out").read_text(errors="replace")
 
-    def last_words(self, lines=30):
-        """The end of what QEMU and the guest's console said."""
-        text = ""
-        for path in (self.share / "qemu", self.console):
-            text += path.read_text(errors="replace") if path.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+    def last_words(self, job, lines=20):
+        """The end of what QEMU, the guest's console and a job that did not end have said."""
+        text = []
+        for path in (self.share / "qemu", self.console, self.share / f"{job.name}.out"):
+            text += path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
+        return TERMINAL_CODES.sub("", "\n".join(text))
 
     def stop(self):
         if self.running():
