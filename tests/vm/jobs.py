@@ -59,12 +59,14 @@ def kernel_tests(build, everything):
         yield Job(name, 20 * known[name]["timeout"], command, "gtest")
 
 
-def system_tests(build, everything, expression, prefer):
-    """Without `everything`, of each test as few cases as have every value of every parameter; `prefer` "first" and "last"
-    make different choices."""
+def system_tests(build, everything, expression, series):
+    """Without `everything`, of each test as few cases as have every value of every parameter, others for another kernel's
+    `series`, and none of the kernel's own TPROXY."""
     words = [f"--build-dir={build}"]
-    words += ["-k", expression] if expression else []
-    words += [] if everything or expression else [f"--each-value-once={prefer}"]
+    if expression:
+        words += ["-k", expression]
+    elif not everything:
+        words += ["-k", "not kernel", f"--each-value-once={series}"]
     load = [] if everything else ["-m", "not load"]
     for name, paths in (("system", ["tests/system"]), ("contract", ["tests/contract"])):
         if name == "contract" and not everything:
