@@ -28,8 +28,9 @@ Decider::Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Ste
       steering_(steering),
       querier_(std::move(querier)),
       cache_(kCacheSlots) {
-  querier_.set_steered([steering](const Packet& packet) {
-    return steering != nullptr ? steering->ListenerOf(packet.key(), packet.iif) : 0;
+  querier_.set_steered([this](const Packet& packet) {
+    if (steering_ == nullptr) return uint64_t{0};
+    return steering_->ListenerOf(packet.key(), interfaces_->DeliveryIndex(packet.iif));
   });
 }
 
@@ -178,7 +179,7 @@ void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision>
     steer_requests_.push_back({.flow = packet.key(),
                                .listener_cookie = decisions[i].socket->cookie,
                                .listener_inode = decisions[i].socket->inode,
-                               .iif = packet.iif});
+                               .iif = interfaces_->DeliveryIndex(packet.iif)});
   }
   if (steer_at_.empty()) return;
   steer_results_.assign(steer_at_.size(), SteerResult::kFailed);

@@ -17,7 +17,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -217,14 +216,13 @@ void DaemonWay::Observe(absl::Span<const SocketSpec> connections) {
   for (int ms = 0; ms < kSettleTimeoutMs && !MirrorHas(cookies); ++ms) ::usleep(1000);
 }
 
-void DaemonWay::Settle() const {
+void DaemonWay::Settle(std::chrono::steady_clock::time_point changed) const {
   const auto now = [] { return std::chrono::steady_clock::now(); };
-  const auto start = now();
   int64_t events = -1;
   for (int ms = 0; ms < kSettleTimeoutMs; ms += 2) {
     const nlohmann::json mirror = Control("stats").at(0).at("mirror");
     const int64_t passed =
-        std::chrono::duration_cast<std::chrono::milliseconds>(now() - start).count();
+        std::chrono::duration_cast<std::chrono::milliseconds>(now() - changed).count();
     const bool refreshed = mirror.at("age_ms").get<int64_t>() < passed - 1;
     if (refreshed && mirror.at("destroy_events").get<int64_t>() == events) return;
     events = mirror.at("destroy_events").get<int64_t>();

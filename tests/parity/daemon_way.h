@@ -5,6 +5,7 @@
 #include <absl/types/span.h>
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -40,10 +41,10 @@ class DaemonWay {
   const Netns& netns() const { return netns_; }
   // Sends them all, then waits for the last verdict. At most 1000.
   void Ask(absl::Span<DaemonCase> cases);
-  // Waits until the mirror knows of all sockets that came or went before: above some thousand
-  // packets a second not every decision is checked with the kernel, and a change of sockets may
-  // take 50 ms to be noticed.
-  void Settle() const;
+  // Waits until the mirror knows of all sockets that came or went until `changed`: above some
+  // thousand packets a second not every decision is checked with the kernel, and a change of
+  // sockets may take 50 ms to be noticed.
+  void Settle(std::chrono::steady_clock::time_point changed) const;
   // Sends a packet of each connection, and waits until the mirror has it. Inside of the namespace.
   void Observe(absl::Span<const SocketSpec> connections);
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 
 #include "utproxy/parse.h"
@@ -207,10 +208,11 @@ std::vector<Difference> Lab::Run(const Scene& scene, absl::Span<const Case> case
     sockets.push_back(std::make_unique<Sockets>(daemon.netns(), scene.sockets, observe));
     if (daemons_foreign_[i]) Steer(daemons_foreign_[i].get(), daemon.netns(), scene, *sockets[i]);
   }
+  const auto made = std::chrono::steady_clock::now();
   AskKernel(scene, cases, coverage, totals, &answers, &differences);
   for (size_t i = 0; i < daemons_.size(); ++i) {
     const Netns::Inside inside(daemons_[i]->netns());
-    daemons_[i]->Settle();
+    daemons_[i]->Settle(made);
     AskDaemon(i, scene, cases, answers, sockets[i].get(), totals, &differences);
     sockets[i].reset();
   }
