@@ -216,6 +216,16 @@ void DaemonWay::Observe(absl::Span<const SocketSpec> connections) {
   for (int ms = 0; ms < kSettleTimeoutMs && !MirrorHas(cookies); ++ms) ::usleep(1000);
 }
 
+void DaemonWay::AwaitEnds() const {
+  int64_t events = -1;
+  for (int ms = 0; ms < kSettleTimeoutMs; ms += 3) {
+    const auto now = Control("stats").at(0).at("mirror").at("destroy_events").get<int64_t>();
+    if (now == events) return;
+    events = now;
+    ::usleep(3000);
+  }
+}
+
 void DaemonWay::Settle(std::chrono::steady_clock::time_point changed) const {
   const auto now = [] { return std::chrono::steady_clock::now(); };
   int64_t events = -1;

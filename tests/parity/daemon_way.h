@@ -41,6 +41,8 @@ class DaemonWay {
   const Netns& netns() const { return netns_; }
   // Sends them all, then waits for the last verdict. At most 1000.
   void Ask(absl::Span<DaemonCase> cases);
+  // Waits until the mirror has taken in that sockets ended, if it comes to that within two seconds.
+  void AwaitEnds() const;
   // Waits until the mirror knows of all sockets that came or went until `changed`: above some
   // thousand packets a second not every decision is checked with the kernel, and a change of
   // sockets may take 50 ms to be noticed.

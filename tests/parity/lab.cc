@@ -204,6 +204,7 @@ std::vector<Difference> Lab::Run(const Scene& scene, absl::Span<const Case> case
   for (size_t i = 0; i < daemons_.size(); ++i) {
     DaemonWay& daemon = *daemons_[i];
     const Netns::Inside inside(daemon.netns());
+    daemon.AwaitEnds();
     const auto observe = [&daemon](absl::Span<const SocketSpec> which) { daemon.Observe(which); };
     sockets.push_back(std::make_unique<Sockets>(daemon.netns(), scene.sockets, observe));
     if (daemons_foreign_[i]) Steer(daemons_foreign_[i].get(), daemon.netns(), scene, *sockets[i]);

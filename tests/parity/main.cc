@@ -22,7 +22,8 @@ namespace {
 constexpr char kUsage[] = R"(usage: parity [options]
 
 Draws random sockets, rules and packets in network namespaces of its own, and compares what the running kernel's TPROXY
-does with what utproxy decides: over exact queries, over a mirror of the sockets, and in a running daemon.
+does with what utproxy decides: over exact queries, over a mirror of the sockets, and in a running daemon. Ends with the
+first world in which they differ, and reduces a case that does.
 
   --cases N       at least so many, against each oracle (default 20000)
   --seed N        draws the same cases again (default: a fresh one; it is printed)
@@ -118,6 +119,7 @@ void RunWorld(const Options& options, uint64_t number, Results* results) {
   }
   for (const Found& f : found) {
     std::printf("\nDIFFERENCE in world %" PRIu64 " of seed %" PRIu64 "\n", number, options.seed);
+    std::fflush(stdout);
     Report(options, world, f.scene, f.one, f.difference);
     std::fflush(stdout);
   }
@@ -131,7 +133,8 @@ int Run(const Options& options) {
   if (options.world >= 0) {
     RunWorld(options, static_cast<uint64_t>(options.world), &results);
   } else {
-    for (uint64_t world = 0; results.totals.cases < options.cases; ++world)
+    for (uint64_t world = 0; results.totals.cases < options.cases && results.differences == 0;
+         ++world)
       RunWorld(options, world, &results);
   }
   const double took =

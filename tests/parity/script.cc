@@ -16,10 +16,9 @@ namespace {
 // S: a socket with options. W: a packet that comes in. Every packet is delivered locally.
 constexpr char kHead[] = R"(unshare -n python3 - <<'END'
 import os, fcntl, struct, subprocess; from socket import *
-sh = lambda c: subprocess.run(c, shell=True, check=True)
+sh = lambda c: subprocess.run(c, shell=True, check=True); W = lambda t, h: os.write(t, bytes.fromhex(h))
 def tun(n): t = os.open('/dev/net/tun', 2); fcntl.ioctl(t, 0x400454ca, struct.pack('16sH22x', n, 0x1001)); return t
 def S(f, t, *o): s = socket(f, t); s.setblocking(False); [s.setsockopt(*x) for x in o]; return s
-W = lambda t, h: os.write(t, bytes.fromhex(h))
 )";
 
 std::string Hex(const std::vector<uint8_t>& bytes) {
@@ -44,7 +43,8 @@ std::string Devices(const Repro& repro) {
     if (!Needs(repro, i)) continue;
     const std::string name = DeviceName(i);
     opened.push_back(absl::StrFormat("%s = tun(b'%s')", name, name));
-    absl::StrAppend(&commands, "; ip link set ", name, " addrgenmode none up");
+    absl::StrAppend(&commands, "; ip link set ", name, " addrgenmode none; ip link set ", name,
+                    " up");
     for (const AddressSpec& a : repro.world.addresses[static_cast<size_t>(i)]) {
       const bool v6 = a.family == Family::kIpv6;
       absl::StrAppend(&commands, "; ip addr add ", a.address.ToString(a.family), "/", a.prefix_len,
@@ -84,9 +84,9 @@ std::string Transparent(const SocketSpec& s, bool on) {
 }
 
 std::string Connected(const SocketSpec& s) {
-  const std::string bind = absl::StrFormat("; s%d.bind%s", s.id, Place(s, s.local, s.local_port));
+  const std::string bind = absl::StrFormat("; s%d.bind(%s)", s.id, Place(s, s.local, s.local_port));
   const std::string connect =
-      absl::StrFormat("; s%d.connect%s", s.id, Place(s, s.remote, s.remote_port));
+      absl::StrFormat("; s%d.connect(%s)", s.id, Place(s, s.remote, s.remote_port));
   if (s.proto == Proto::kUdp) return bind + connect;
   const auto repair = [&s](int option, int value) {
     return absl::StrFormat("; s%d.setsockopt(IPPROTO_TCP, %d, %d)", s.id, option, value);
@@ -107,8 +107,8 @@ std::string Making(const SocketSpec& s) {
     if (bound) {
       const std::string listen =
           s.proto == Proto::kTcp ? absl::StrFormat("; s%d.listen()", s.id) : "";
-      absl::StrAppend(&line, absl::StrFormat("; s%d.bind%s", s.id, Place(s, s.local, s.local_port)),
-                      listen);
+      absl::StrAppend(
+          &line, absl::StrFormat("; s%d.bind(%s)", s.id, Place(s, s.local, s.local_port)), listen);
     } else {
       absl::StrAppend(&line, Connected(s));
     }
@@ -140,18 +140,18 @@ std::string Rules(const Repro& repro) {
       absl::StrCat(family == Family::kIpv4 ? "iptables-legacy" : "ip6tables-legacy", " -t mangle ",
                    XtRule(policy, proto, family, 0), "; ");
   const std::string nft_rule = absl::StrCat("chain r { type filter hook prerouting priority -150; ",
-                                            NftRule(policy, proto, family, 0), "; drop; }\n");
+                                            NftRule(policy, proto, family, 0), "; drop; }; ");
   std::string tell = "counter comment \"hit\"";
   for (const SocketSpec& s : repro.scene.sockets) {
     if (s.minisocket()) continue;
     absl::StrAppend(&tell, "; socket mark ", s.id, " counter comment \"given to socket ", s.id,
                     "\"");
   }
-  return absl::StrCat(
-      "sh('''", xt ? xt_rule : "",
-      "nft -f - <<X\ntable inet t { chain m { type filter hook prerouting priority -300; ",
-      absl::StrFormat("meta mark set %#x; }\n", repro.world.marks[0]), xt ? "" : nft_rule,
-      " chain t { type filter hook prerouting priority -149; ", tell, "; drop; } }\nX''')\n");
+  const std::string mark = absl::StrFormat("meta mark set %#x", repro.world.marks[0]);
+  return absl::StrCat("sh(\"\"\"", xt ? xt_rule : "", "echo 'table inet t { ",
+                      "chain m { type filter hook prerouting priority -300; ", mark, "; }; ",
+                      xt ? "" : nft_rule, "chain t { type filter hook prerouting priority -149; ",
+                      tell, "; drop; }; }' | nft -f -\"\"\")\n");
 }
 
 std::string Explain(const Repro& repro) {
@@ -162,11 +162,11 @@ std::string Explain(const Repro& repro) {
     if ((p.tcp_flags >> i & 1) != 0) flags += "FSRPAU"[i];
   }
   std::string text = absl::StrFormat(
-      "utproxy explain %s %s %s --iif %s --mark %#x --on-port %d --tproxy-mark %#x/%#x",
+      "utproxy explain %s '%s' '%s' --iif %s --mark %#x --on-port %d --tproxy-mark %#x/%#x",
       ProtoName(p.proto()), EndpointToString(p.src, p.sport, p.family),
       EndpointToString(p.dst, p.dport, p.family), DeviceName(repro.packet.device),
       repro.world.marks[0], policy.on_port, policy.mark_value, policy.mark_mask);
-  if (p.is_tcp()) absl::StrAppend(&text, " --flags \"", flags, "\"");
+  if (p.is_tcp()) absl::StrAppend(&text, " --flags '", flags, "'");
   for (const Family family : {Family::kIpv4, Family::kIpv6}) {
     if (!policy.on_ip(family).IsUnspecified())
       absl::StrAppend(&text, " --on-ip ", policy.on_ip(family).ToString(family));
@@ -183,8 +183,8 @@ std::string Script(const Repro& repro) {
   for (const auto& part : Fragments(repro.packet, PacketBytes(repro.packet, 0, 64, 7))) {
     absl::StrAppend(&script, "W(", DeviceName(repro.packet.device), ", '", Hex(part), "')\n");
   }
-  return absl::StrCat(script, "sh('''nft list chain inet t t | grep \"packets [1-9]\"; ",
-                      Explain(repro), "''')\nEND\n");
+  return absl::StrCat(script, "sh(\"\"\"nft list chain inet t t | grep 'packets [1-9]'; ",
+                      Explain(repro), "\"\"\")\nEND\n");
 }
 
 }  // namespace utproxy::parity

@@ -63,9 +63,12 @@ std::vector<Change> PacketChanges() {
           [](Repro* r) { return Set(&r->packet.cut, size_t{0}); },
           [](Repro* r) { return Set(&r->packet.build.payload, {}); },
           [](Repro* r) { return Set(&r->packet.packet.tcp_flags, uint8_t{kTcpSyn}); },
-          [](Repro* r) { return Set(&r->packet.packet.tcp_flags, uint8_t{kTcpAck}); },
           [](Repro* r) {
-            const uint8_t low = r->packet.packet.tcp_flags & 0x3f;
+            uint8_t& flags = r->packet.packet.tcp_flags;
+            return flags != kTcpSyn && Set(&flags, uint8_t{kTcpAck});
+          },
+          [](Repro* r) {
+            const uint8_t low = r->packet.packet.tcp_flags & 0x3f;  // without ECE and CWR
             return Set(&r->packet.packet.tcp_flags, low);
           },
           [](Repro* r) { return Set(&r->packet.device, 0); }};
