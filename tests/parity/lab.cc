@@ -75,14 +75,12 @@ bool DependsOnHash(const Scene& scene, const Packet& packet) {
 // What sock_diag cannot tell:
 // - which member of a group a request socket came from, or whether a foreign sk_lookup program led
 //   its SYN to a listener;
-// - which member TPROXY picks for a client that has a connection to laddr:lport from the very port:
-//   asked for, that connection is the answer.
+// - which member TPROXY, or such a program, picks for a client that has a connection to laddr:lport
+//   from the very port: asked for, that connection is the answer.
 bool Unknowable(const Scene& scene, const Packet& packet, const Decision& decision) {
-  if (decision.socket && decision.socket->request()) {
-    return !scene.steers.empty() || DependsOnHash(scene, packet);
-  }
-  if (!packet.is_tcp() || !decision.listener_looked_up || !DependsOnHash(scene, packet))
-    return false;
+  if (scene.steers.empty() && !DependsOnHash(scene, packet)) return false;
+  if (decision.socket && decision.socket->request()) return true;
+  if (!packet.is_tcp() || !decision.listener_looked_up) return false;
   return std::any_of(scene.sockets.begin(), scene.sockets.end(), [&](const SocketSpec& s) {
     return s.remote == packet.src && s.remote_port == packet.sport && s.local == decision.laddr &&
            s.local_port == decision.lport;
