@@ -87,6 +87,17 @@ bool Unknowable(const Scene& scene, const Packet& packet, const Decision& decisi
   });
 }
 
+// The chosen socket is in a group with sockets that were bound to another device after they joined:
+// the kernel may pick one of those, to which the packet's device would not lead.
+bool GroupMoved(const Scene& scene, const Decision& decision) {
+  if (!decision.socket || !decision.by_listener()) return false;
+  const SocketSpec* chosen = SpecOf(scene, OutcomeOf(decision));
+  return chosen != nullptr &&
+         std::any_of(scene.sockets.begin(), scene.sockets.end(), [&](const SocketSpec& s) {
+           return SameGroup(s, *chosen) && s.device != chosen->device;
+         });
+}
+
 // Whether all that weighs in the lookups of this packet is known to sock_diag, so that the scores
 // that the mirror counts must come to what the kernel's come to: no groups, no SO_INCOMING_CPU, and
 // for UDP, the order of whose chains is not told, no two sockets alike.
@@ -277,7 +288,8 @@ void Lab::AskKernel(const Scene& scene, absl::Span<const Case> cases, Coverage* 
       // A mirror knows nothing of other sk_lookup programs; the engine asks wherever one could
       // matter.
       const bool told = mirrored.certain || ScoresTell(scene, answer.packet, mirrored.decision);
-      if (told && (!foreign_ || mirrored.decision.reason == Reason::kEstablished)) {
+      if (told && !GroupMoved(scene, mirrored.decision) &&
+          (!foreign_ || mirrored.decision.reason == Reason::kEstablished)) {
         ++totals->by_mirror;
         Compare(scene, answer, Way::kMirror, &mirrored.decision, where, differences);
       }

@@ -22,6 +22,7 @@ namespace utproxy::parity {
 namespace {
 
 constexpr char kTapMac[] = "02:00:00:00:00:02";
+constexpr char kPeerMac[] = "02:00:00:00:00:99";
 constexpr std::array<uint8_t, 12> kEthernetAddresses = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0x99};
 
 // 255 probes, one a second, are the longest duplicate detection there is: so long an address stays
@@ -36,7 +37,8 @@ echo 255 >/proc/sys/net/ipv6/conf/p2/dad_transmits
 echo 1 >/proc/sys/net/ipv6/conf/p2/accept_dad
 # Parts that wait for others must not meet those of a later packet with the same identification.
 echo 1 >/proc/sys/net/ipv4/ipfrag_time
-echo 1 >/proc/sys/net/netfilter/nf_conntrack_frag6_timeout || true
+test ! -e /proc/sys/net/netfilter/nf_conntrack_frag6_timeout ||
+  echo 1 >/proc/sys/net/netfilter/nf_conntrack_frag6_timeout
 )";
 
 // Packets with DSCP 0 reach sockets by this mark and route; before any rule under test.
@@ -134,6 +136,10 @@ void Netns::Configure(const DeviceAddresses& addresses) {
     for (const AddressSpec& spec : addresses[static_cast<size_t>(i)]) {
       absl::StrAppend(&batch, AddressCommand(i, spec));
     }
+  }
+  // Lest the kernel give up connections, and request sockets with them, whose peers do not answer.
+  for (const char* peer : {"10.9.0.2", "10.9.0.3", "fd09::2", "fd09::3"}) {
+    absl::StrAppend(&batch, "neigh add ", peer, " lladdr ", kPeerMac, " dev p2\n");
   }
   for (const char* family : {"-4", "-6"}) {
     std::string routes =
