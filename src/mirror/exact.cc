@@ -11,6 +11,20 @@ bool TargetIsOwn(const Packet& packet, const ExactAnswer& answer) {
   return answer.laddr == packet.dst && answer.lport == packet.dport;
 }
 
+// How often a packet is asked about whose answer says nothing.
+constexpr int kAttempts = 4;
+
+// sock_diag looks a socket up, and then writes down what it is by then: a listener can have closed,
+// an unconnected UDP socket be connected to somebody else. What was looked up may not even be what
+// the next lookup finds, so the answer says nothing.
+bool IsOfAnotherFlow(const Packet& packet, const Socket& socket) {
+  return socket.remote != packet.src || socket.remote_port != packet.sport;
+}
+bool HasChanged(const Packet& packet, const Socket& socket) {
+  if (packet.is_tcp()) return !socket.listening() && IsOfAnotherFlow(packet, socket);
+  return socket.connected() && IsOfAnotherFlow(packet, socket);
+}
+
 // A minisocket or request socket of which nothing tells whether it is transparent.
 bool NeedsParent(const ExactAnswer& answer) {
   return answer.own && !answer.own->transparent_known();
@@ -42,6 +56,7 @@ void ExactQuerier::Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer>
     ExactAnswer& answer = answers[at];
     if (!replies[i].answered) answer.complete = false;
     std::optional<Socket> socket = replies[i].socket;
+    if (socket && HasChanged(packets[at], *socket)) answer.complete = false;
     switch (pending_[i].lookup) {
       case Lookup::kOwn:
         // No connection of this tuple: the kernel went on to the listeners by itself.
@@ -51,7 +66,6 @@ void ExactQuerier::Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer>
         break;
       case Lookup::kTarget:
         answer.target = socket;
-        if (packets[at].is_tcp() && socket && !socket->listening()) answer.target.reset();
         break;
       case Lookup::kParent:
         parents_[at] = socket;
@@ -76,6 +90,16 @@ void ExactQuerier::Remember(std::optional<Socket>* own) {
 
 void ExactQuerier::Ask(absl::Span<const Packet> packets, const Policy& policy,
                        const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers) {
+  AskOnce(packets, policy, interfaces, answers);
+  for (size_t i = 0; i < packets.size(); ++i) {
+    for (int attempt = 1; !answers[i].complete && attempt < kAttempts; ++attempt) {
+      AskOnce(packets.subspan(i, 1), policy, interfaces, answers.subspan(i, 1));
+    }
+  }
+}
+
+void ExactQuerier::AskOnce(absl::Span<const Packet> packets, const Policy& policy,
+                           const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers) {
   parents_.assign(packets.size(), std::nullopt);
   target_asked_.assign(packets.size(), false);
   for (size_t i = 0; i < packets.size(); ++i) {
