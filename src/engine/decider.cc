@@ -124,9 +124,6 @@ void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,
   for (size_t i = 0; i < asked_.size(); ++i) {
     Decision& decision = decisions[unsure_[i]];
     if (!answers_[i].complete) {
-      querier_.Ask({&asked_[i], 1}, policy_, *interfaces_, {&answers_[i], 1});  // once more, alone
-    }
-    if (!answers_[i].complete) {
       counters_.exact_failed.Add(1);
       decision = Decision{.mark = asked_[i].mark};
       continue;

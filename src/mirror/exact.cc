@@ -11,6 +11,21 @@ bool TargetIsOwn(const Packet& packet, const ExactAnswer& answer) {
   return answer.laddr == packet.dst && answer.lport == packet.dport;
 }
 
+// How often a packet is asked about whose answer says nothing. Against a program that does nothing
+// but connect and disconnect one in ten does.
+constexpr int kAttempts = 16;
+
+// sock_diag looks a socket up, and then writes down what it is by then: a listener can have closed,
+// an unconnected UDP socket be connected to somebody else. What was looked up may not even be what
+// the next lookup finds, so the answer says nothing.
+bool IsOfAnotherFlow(const Packet& packet, const Socket& socket) {
+  return socket.remote != packet.src || socket.remote_port != packet.sport;
+}
+bool HasChanged(const Packet& packet, const Socket& socket) {
+  if (packet.is_tcp()) return !socket.listening() && IsOfAnotherFlow(packet, socket);
+  return socket.connected() && IsOfAnotherFlow(packet, socket);
+}
+
 // A minisocket or request socket of which nothing tells whether it is transparent.
 bool NeedsParent(const ExactAnswer& answer) {
   return answer.own && !answer.own->transparent_known();
@@ -55,6 +70,7 @@ void ExactQuerier::RunOnce(absl::Span<const Packet> packets, absl::Span<ExactAns
     ExactAnswer& answer = answers[at];
     if (!replies[i].answered) answer.complete = false;
     std::optional<Socket> socket = replies[i].socket;
+    if (socket && HasChanged(packets[at], *socket)) answer.complete = false;
     const bool connection = packets[at].is_tcp() && socket && !socket->listening();
     switch (pending_[i].lookup) {
       case Lookup::kOwn:
@@ -92,6 +108,16 @@ void ExactQuerier::Remember(std::optional<Socket>* own) {
 
 void ExactQuerier::Ask(absl::Span<const Packet> packets, const Policy& policy,
                        const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers) {
+  AskOnce(packets, policy, interfaces, answers);
+  for (size_t i = 0; i < packets.size(); ++i) {
+    for (int attempt = 1; !answers[i].complete && attempt < kAttempts; ++attempt) {
+      AskOnce(packets.subspan(i, 1), policy, interfaces, answers.subspan(i, 1));
+    }
+  }
+}
+
+void ExactQuerier::AskOnce(absl::Span<const Packet> packets, const Policy& policy,
+                           const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers) {
   target_asked_.assign(packets.size(), false);
   for (size_t i = 0; i < packets.size(); ++i) {
     const Packet& packet = packets[i];

@@ -21,7 +21,7 @@ namespace utproxy {
 
 // What the kernel itself says of one packet: the lookups TPROXY would make, made by sock_diag.
 struct ExactAnswer {
-  bool complete = false;         // false: a query failed, so nothing may be concluded
+  bool complete = false;         // false: the kernel gave no answer, so nothing may be concluded
   std::optional<Socket> own;     // by the packet's own tuple; for TCP never a listener
   std::optional<Socket> target;  // by laddr:lport
   Address laddr;
@@ -68,7 +68,8 @@ class ExactQuerier {
     steered_ = std::move(steered);
   }
 
-  // Fills answers[i] for packets[i]; all must have outcome kOk.
+  // Fills answers[i] for packets[i]; all must have outcome kOk. Where an answer fails, or what it
+  // is about changes at that very moment, the kernel is asked again.
   void Ask(absl::Span<const Packet> packets, const Policy& policy,
            const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers);
 
@@ -84,6 +85,8 @@ class ExactQuerier {
     Lookup lookup;
   };
   void Add(size_t index, const Packet& packet, Lookup lookup, const ExactAnswer& answer);
+  void AskOnce(absl::Span<const Packet> packets, const Policy& policy,
+               const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers);
   void Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers);
   void RunOnce(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers,
                std::vector<size_t>* again);

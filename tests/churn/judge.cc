@@ -93,12 +93,16 @@ void Judge::Count(uint32_t id, const Sent& packet, const Timeline::Allowed& allo
   }
   const bool may_hit = std::any_of(allowed.at_once.begin(), allowed.at_once.end(),
                                    [](Outcome outcome) { return outcome != kMiss; });
+  // The delivery found no full socket any more where the decision had found one.
+  const bool turned =
+      packet.outcome == kHit && !falsified_ &&
+      packet.timeline->MayTurnTimeWait(packet.probe, packet.sent_ns - late_ns_, packet.seen_ns);
   const bool left =
       packet.outcome != kMiss && !falsified_ &&
       std::any_of(allowed.at_once.begin(), allowed.at_once.end(), [&](Outcome mark) {
         return packet.timeline->Left(mark, packet.probe, packet.sent_ns - late_ns_, packet.seen_ns);
       });
-  if (left) {
+  if (left || turned) {
     ++report_.raced;
     return;
   }

@@ -126,6 +126,20 @@ TEST_F(TimelineTest, Left) {
   EXPECT_FALSE(line_.Left(kOther, Syn(), 150, 400));
 }
 
+TEST_F(TimelineTest, LeftByChangingItsPeer) {
+  SocketState socket = Listener(Bound::kAsked);
+  line_.Record(400, 410, "bound", {socket});
+  socket.peer = kSport;
+  line_.Record(500, 510, "connected", {socket});
+  EXPECT_TRUE(line_.Left(kListener, Syn(), 450, 600));
+  EXPECT_FALSE(line_.Left(kListener, Syn(), 520, 600));
+  socket.may_be = kFull | kTimeWait;
+  line_.Record(700, 710, "closed", {socket});
+  EXPECT_FALSE(line_.Left(kListener, Syn(), 720, 800));
+  EXPECT_TRUE(line_.MayTurnTimeWait(Syn(), 720, 800));
+  EXPECT_FALSE(line_.MayTurnTimeWait(Syn(), 520, 600));
+}
+
 // A connection is opened after the first lookup, a listener closed after the second.
 TEST(TimelineApartTest, LookupsMayFindTwoStates) {
   Timeline line;

@@ -29,18 +29,28 @@ Timeline::Allowed Timeline::Within(const Probe& probe, int64_t from_ns, int64_t 
 }
 
 bool Timeline::Left(uint32_t mark, const Probe& probe, int64_t from_ns, int64_t to_ns) const {
-  const auto has = [&](const PlaceState& state) {
-    return std::any_of(state.begin(), state.end(), [&](const SocketState& socket) {
+  const auto find = [&](const PlaceState& state) -> const SocketState* {
+    const auto it = std::find_if(state.begin(), state.end(), [&](const SocketState& socket) {
       return socket.mark == mark && (socket.peer == 0 || socket.peer == probe.sport);
     });
+    return it == state.end() ? nullptr : &*it;
   };
   const auto [first, last] = Range(from_ns, to_ns);
-  bool was_there = false;
+  const SocketState* before = nullptr;
   for (size_t i = first; i <= last; ++i) {
-    if (has(entries_[i].state)) {
-      was_there = true;
-    } else if (was_there) {
-      return true;
+    const SocketState* now = find(entries_[i].state);
+    if (before != nullptr && (now == nullptr || now->peer != before->peer)) return true;
+    before = now;
+  }
+  return false;
+}
+
+bool Timeline::MayTurnTimeWait(const Probe& probe, int64_t from_ns, int64_t to_ns) const {
+  const auto [first, last] = Range(from_ns, to_ns);
+  for (size_t i = first; i <= last; ++i) {
+    for (const SocketState& socket : entries_[i].state) {
+      const bool own = socket.peer == probe.sport && socket.serves_family(probe.family);
+      if (own && socket.may_be & kFull && socket.may_be & kTimeWait) return true;
     }
   }
   return false;

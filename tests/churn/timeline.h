@@ -37,9 +37,12 @@ class Timeline {
   // What the kernel could have made of the packet at any time from from_ns to to_ns.
   Allowed Within(const Probe& probe, int64_t from_ns, int64_t to_ns) const;
 
-  // Whether the socket `mark` was there at some time from from_ns to to_ns, and gone, or
-  // unconnected from the packet's sender, at a later time of these.
+  // Whether the socket `mark` was there for the packet at some time from from_ns to to_ns, and at a
+  // later time of these gone, connected or disconnected.
   bool Left(uint32_t mark, const Probe& probe, int64_t from_ns, int64_t to_ns) const;
+
+  // Whether the packet's own connection may have gone over to TIME_WAIT at that time.
+  bool MayTurnTimeWait(const Probe& probe, int64_t from_ns, int64_t to_ns) const;
 
   // Drops what nobody asks about any more who asks about from_ns and later.
   void Forget(int64_t from_ns);
