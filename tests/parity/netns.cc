@@ -36,9 +36,9 @@ done
 echo 255 >/proc/sys/net/ipv6/conf/p2/dad_transmits
 echo 1 >/proc/sys/net/ipv6/conf/p2/accept_dad
 # Parts that wait for others must not meet those of a later packet with the same identification.
-echo 1 >/proc/sys/net/ipv4/ipfrag_time
+echo 3 >/proc/sys/net/ipv4/ipfrag_time
 test ! -e /proc/sys/net/netfilter/nf_conntrack_frag6_timeout ||
-  echo 1 >/proc/sys/net/netfilter/nf_conntrack_frag6_timeout
+  echo 3 >/proc/sys/net/netfilter/nf_conntrack_frag6_timeout
 )";
 
 // Packets with DSCP 0 reach sockets by this mark and route; before any rule under test.
