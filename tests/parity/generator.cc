@@ -85,6 +85,13 @@ Generator::World Generator::DrawWorld(size_t policies, uint64_t number) {
     if (!bare) addresses = DrawIpv4Addresses(i);
     for (AddressSpec& spec : DrawIpv6Addresses(i)) addresses.push_back(spec);
   }
+  if (number % 5 == 3) {
+    // Nothing but a link-local address on p1, whatever the others have.
+    std::erase_if(world.addresses[1],
+                  [](const AddressSpec& a) { return a.family == Family::kIpv6; });
+    world.addresses[1].push_back(
+        {.address = A("fe80::2"), .family = Family::kIpv6, .prefix_len = 64});
+  }
   for (size_t i = 0; i < policies; ++i) world.policies.push_back(DrawPolicy());
   world.marks = {0, 1, 0x100, 0xffffffff};
   for (int i = 0; i < 4; ++i) world.marks.push_back(static_cast<uint32_t>(random_()));
