@@ -261,6 +261,14 @@ void Generator::Crowd(Scene* scene) {
   for (SocketSpec& s : scene->sockets) {
     const bool v4 = model.local.IsV4Mapped(),
                family_fits = v4 || s.inet6 || model.local.IsUnspecified();
+    const bool member = groups && s.proto == Proto::kUdp && s.remote_port != 0 &&
+                        !s.wildcard_receive && !model.local.IsUnspecified() &&
+                        v4 == s.local.IsV4Mapped();
+    if (member && Percent(50)) {
+      s.local = model.local;
+      s.local_port = model.local_port;
+      s.reuseport = true;
+    }
     if (s.remote_port != 0 || !family_fits || Percent(20)) continue;
     s.local = model.local;
     s.local_port = model.local_port;
