@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kCacheSlots = 1 << 15;
 // How often the kernel is asked about a packet whose listener closes each time before its entry
 // stands.
-constexpr int kSteerAttempts = 4;
+constexpr int kSteerAttempts = 16;
 
 }  // namespace
 

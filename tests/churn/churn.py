@@ -14,8 +14,9 @@ is. There it is dropped, so that packets change nothing; the connections among t
 
 The last line is JSON. wrong_drop, wrong_hit, wrong_socket: decisions that the kernel could not have made; each is printed
 with the states its place was in. ambiguous: packets sent so close to a change that more than one outcome was right. apart:
-right only if the two lookups of TPROXY, between which there is no lock, found different states. raced: the socket left
-between decision and delivery (see README.md, "Differences from the kernel's TPROXY").
+right only if the two lookups of TPROXY, between which there is no lock, found different states. raced: the sockets
+changed between decision and delivery (see README.md, "Differences from the kernel's TPROXY"). freed: a listener was freed
+while the kernel looked it up, which then finds none, with its own TPROXY too.
 """
 import argparse
 import json

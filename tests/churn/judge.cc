@@ -85,6 +85,18 @@ void Judge::JudgeOne(uint32_t id, Sent* packet) {
   Count(id, *packet, allowed);
 }
 
+// Whether the delivery found another socket than the decision could have found, and the sockets
+// changed in between so that it had to.
+bool Judge::IsRace(const Sent& packet, const Timeline::Allowed& allowed) const {
+  const Timeline& timeline = *packet.timeline;
+  const Probe& probe = packet.probe;
+  const int64_t from_ns = packet.sent_ns - late_ns_, to_ns = packet.seen_ns;
+  if (packet.outcome == kHit && timeline.MayTurnTimeWait(probe, from_ns, to_ns)) return true;
+  if (timeline.Came(packet.outcome, probe, from_ns, to_ns)) return true;
+  return std::any_of(allowed.at_once.begin(), allowed.at_once.end(),
+                     [&](Outcome mark) { return timeline.Left(mark, probe, from_ns, to_ns); });
+}
+
 void Judge::Count(uint32_t id, const Sent& packet, const Timeline::Allowed& allowed) {
   if (Contains(allowed.at_once, packet.outcome)) return;
   if (Contains(allowed.apart, packet.outcome)) {
@@ -93,17 +105,13 @@ void Judge::Count(uint32_t id, const Sent& packet, const Timeline::Allowed& allo
   }
   const bool may_hit = std::any_of(allowed.at_once.begin(), allowed.at_once.end(),
                                    [](Outcome outcome) { return outcome != kMiss; });
-  // The delivery found no full socket any more where the decision had found one.
-  const bool turned =
-      packet.outcome == kHit && !falsified_ &&
-      packet.timeline->MayTurnTimeWait(packet.probe, packet.sent_ns - late_ns_, packet.seen_ns);
-  const bool left =
-      packet.outcome != kMiss && !falsified_ &&
-      std::any_of(allowed.at_once.begin(), allowed.at_once.end(), [&](Outcome mark) {
-        return packet.timeline->Left(mark, packet.probe, packet.sent_ns - late_ns_, packet.seen_ns);
-      });
-  if (left || turned) {
+  if (may_hit && packet.outcome != kMiss && !falsified_ && IsRace(packet, allowed)) {
     ++report_.raced;
+    return;
+  }
+  if (packet.outcome == kMiss && !falsified_ && packet.probe.proto == Proto::kTcp &&
+      packet.timeline->ListenerClosed(packet.sent_ns - late_ns_, packet.seen_ns)) {
+    ++report_.freed;
     return;
   }
   report_.found += falsified_;

@@ -27,7 +27,8 @@ class Judge {
     uint64_t missed = 0;       // of those judged: dropped, as allowed or not
     uint64_t ambiguous = 0;    // more than one outcome was allowed
     uint64_t apart = 0;        // allowed only if the two lookups found different states
-    uint64_t raced = 0;        // decided rightly, and the socket left before the delivery
+    uint64_t raced = 0;        // decided rightly, and the sockets changed before the delivery
+    uint64_t freed = 0;        // TCP, dropped as a listener was freed while it was looked up
     uint64_t wrong_drop = 0;
     uint64_t wrong_hit = 0;     // a drop alone was allowed
     uint64_t wrong_socket = 0;  // a hit was allowed, on another socket
@@ -69,6 +70,7 @@ class Judge {
   void SettleBefore(uint32_t marker, int64_t now_ns);
   void JudgeOne(uint32_t id, Sent* packet);
   void Falsify(Outcome* outcome);
+  bool IsRace(const Sent& packet, const Timeline::Allowed& allowed) const;
   void Count(uint32_t id, const Sent& packet, const Timeline::Allowed& allowed);
   void Print(uint32_t id, const Sent& packet, const Timeline::Allowed& allowed, const char* what);
 

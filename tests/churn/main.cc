@@ -98,6 +98,7 @@ Json Summary(const utproxy::churn::Driver& driver) {
           {"ambiguous", report.ambiguous},
           {"apart", report.apart},
           {"raced", report.raced},
+          {"freed", report.freed},
           {"wrong_drop", report.wrong_drop},
           {"wrong_hit", report.wrong_hit},
           {"wrong_socket", report.wrong_socket},

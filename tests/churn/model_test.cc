@@ -126,12 +126,19 @@ TEST_F(TimelineTest, Left) {
   EXPECT_FALSE(line_.Left(kOther, Syn(), 150, 400));
 }
 
+TEST_F(TimelineTest, ListenerClosed) {
+  EXPECT_TRUE(line_.ListenerClosed(150, 250));
+  EXPECT_FALSE(line_.ListenerClosed(250, 350));
+}
+
 TEST_F(TimelineTest, LeftByChangingItsPeer) {
   SocketState socket = Listener(Bound::kAsked);
   line_.Record(400, 410, "bound", {socket});
   socket.peer = kSport;
   line_.Record(500, 510, "connected", {socket});
   EXPECT_TRUE(line_.Left(kListener, Syn(), 450, 600));
+  EXPECT_TRUE(line_.Came(kListener, Syn(), 450, 600));
+  EXPECT_FALSE(line_.Came(kListener, Syn(), 520, 600));
   EXPECT_FALSE(line_.Left(kListener, Syn(), 520, 600));
   socket.may_be = kFull | kTimeWait;
   line_.Record(700, 710, "closed", {socket});

@@ -45,6 +45,32 @@ bool Timeline::Left(uint32_t mark, const Probe& probe, int64_t from_ns, int64_t 
   return false;
 }
 
+bool Timeline::Came(uint32_t mark, const Probe& probe, int64_t from_ns, int64_t to_ns) const {
+  const auto [first, last] = Range(from_ns, to_ns);
+  const auto is_there = [&](const Entry& entry) {
+    return std::any_of(entry.state.begin(), entry.state.end(), [&](const SocketState& socket) {
+      return socket.mark == mark && socket.bound == Bound::kAsked && socket.peer == probe.sport;
+    });
+  };
+  return !is_there(entries_[first]) &&
+         std::any_of(entries_.begin() + static_cast<ptrdiff_t>(first) + 1,
+                     entries_.begin() + static_cast<ptrdiff_t>(last) + 1, is_there);
+}
+
+bool Timeline::ListenerClosed(int64_t from_ns, int64_t to_ns) const {
+  const auto [first, last] = Range(from_ns, to_ns);
+  for (size_t i = first; i < last; ++i) {
+    for (const SocketState& socket : entries_[i].state) {
+      const PlaceState& next = entries_[i + 1].state;
+      const bool there = std::any_of(next.begin(), next.end(), [&](const SocketState& other) {
+        return other.mark == socket.mark;
+      });
+      if (socket.peer == 0 && !there) return true;
+    }
+  }
+  return false;
+}
+
 bool Timeline::MayTurnTimeWait(const Probe& probe, int64_t from_ns, int64_t to_ns) const {
   const auto [first, last] = Range(from_ns, to_ns);
   for (size_t i = first; i <= last; ++i) {

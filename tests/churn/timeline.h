@@ -2,6 +2,7 @@
 #ifndef UTPROXY_TESTS_CHURN_TIMELINE_H_
 #define UTPROXY_TESTS_CHURN_TIMELINE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -41,6 +42,12 @@ class Timeline {
   // later time of these gone, connected or disconnected.
   bool Left(uint32_t mark, const Probe& probe, int64_t from_ns, int64_t to_ns) const;
 
+  // Whether the socket `mark` was connected to the packet's sender within that time: it goes before
+  // any listener that was decided for.
+  bool Came(uint32_t mark, const Probe& probe, int64_t from_ns, int64_t to_ns) const;
+  // Whether a listener of TCP closed within that time. A lookup that has found it then can find
+  // it freed, and gives up, whoever else listens (refcount_inc_not_zero in inet_lookup_listener).
+  bool ListenerClosed(int64_t from_ns, int64_t to_ns) const;
   // Whether the packet's own connection may have gone over to TIME_WAIT at that time.
   bool MayTurnTimeWait(const Probe& probe, int64_t from_ns, int64_t to_ns) const;
 

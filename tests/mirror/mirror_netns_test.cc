@@ -154,11 +154,15 @@ TEST_F(MirrorNetnsTest, AListenerThatClosesIsNotTheLast) {
   const Policy policy{.on_port = LocalPort(always)};
   const std::string at = absl::StrCat("127.0.0.1:", policy.on_port);
   const Packet syn = MakePacket(Proto::kTcp, "127.0.0.9:4000", "192.0.2.1:80");
-  const auto reasons =
-      AskMeanwhile(mirror_->table(), *mirror_->interfaces().Get(), syn, policy, [&] {
-        const UniqueFd passing = Listen(at.c_str(), {.transparent = true, .reuseport = true});
-      });
-  EXPECT_EQ(reasons, (std::map<Reason, int>{{Reason::kListener, 64000}}));
+  auto reasons = AskMeanwhile(mirror_->table(), *mirror_->interfaces().Get(), syn, policy, [&] {
+    const UniqueFd passing = Listen(at.c_str(), {.transparent = true, .reuseport = true});
+  });
+  // The kernel itself gives up where the listener that it has found is freed at that moment
+  // (refcount_inc_not_zero in inet_lookup, as in nf_tproxy_get_sock_v4). That is far rarer than a
+  // listener that closes between the look-up and the answer.
+  const int given_up = reasons[Reason::kNoSocket];
+  EXPECT_LE(given_up, 64);
+  EXPECT_EQ(reasons[Reason::kListener], 64000 - given_up);
 }
 
 TEST_F(MirrorNetnsTest, ASocketThatConnectsToAnotherSenderIsNotThisOnes) {

@@ -36,6 +36,7 @@ def check_much_was_done(result):
     assert result["missed"] >= 100 and result["judged"] - result["missed"] >= 100
     assert result["queue_dropped"] == 0
     assert result["ambiguous"] < result["judged"] / 2
+    assert result["raced"] + result["freed"] < result["judged"] / 100
     losses = result["stats"]["losses"]
     assert all(losses[name] == 0 for name in ("queue_full", "netlink_overrun", "exact_failed", "steer_failed")), losses
 
