@@ -16,6 +16,7 @@ namespace utproxy::parity {
 struct Lab::Answer {
   Packet packet;                    // as parsed
   std::array<Outcome, 2> outcomes;  // by oracle
+  bool unknowable = false;
   std::optional<size_t> time_wait;  // the minisocket that the packet may end
 };
 
@@ -259,7 +260,7 @@ std::vector<Difference> Lab::Run(const Scene& scene, absl::Span<const Case> case
 void Lab::Compare(const Scene& scene, const Answer& answer, Way way, const Decision* decision,
                   Difference where, std::vector<Difference>* differences) const {
   where.way = way;
-  if (decision != nullptr && Unknowable(scene, answer.packet, *decision)) return;
+  if (answer.unknowable) return;
   const Outcome got = decision != nullptr ? OutcomeOf(*decision) : Outcome();
   for (const Oracle oracle : options_.oracles) {
     const Outcome& expected = answer.outcomes[static_cast<size_t>(oracle)];
@@ -300,6 +301,7 @@ void Lab::AskKernel(const Scene& scene, absl::Span<const Case> cases, Coverage* 
 
       Steps steps;
       const std::optional<Decision> exact = ways_->Exact(answer.packet, policy, &steps);
+      answer.unknowable = exact && Unknowable(scene, answer.packet, *exact);
       const Ways::Mirrored mirrored = ways_->OverMirror(answer.packet, policy);
       for (const Oracle oracle : options_.oracles) {
         Outcome outcome = oracle_.Ask(oracle, p, one.packet, one.mark_index, next_id_++);
@@ -358,7 +360,7 @@ void Lab::AskDaemon(size_t policy, const Scene& scene, absl::Span<const Case> ca
     const Answer& answer = answer_of(i);
     const bool gone =
         std::find(vanished.begin(), vanished.end(), answer.packet.key()) != vanished.end();
-    if (gone || DependsOnHash(scene, answer.packet)) continue;
+    if (gone || answer.unknowable || DependsOnHash(scene, answer.packet)) continue;
     ++totals->by_daemon;
     for (const Oracle oracle : options_.oracles) {
       const Outcome& expected = answer.outcomes[static_cast<size_t>(oracle)];
