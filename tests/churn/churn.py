@@ -21,6 +21,7 @@ while the kernel looked it up, which then finds none, with its own TPROXY too.
 import argparse
 import json
 import pathlib
+import signal
 import sys
 
 sys.dont_write_bytecode = True
@@ -98,6 +99,8 @@ def main():
     parser.add_argument("--self-test", type=float, default=0, help="share of outcomes to falsify")
     parser.add_argument("--run-option", action="append", default=[], help="a further word for utproxy run")
     options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what was set up is taken down then too
+        signal.signal(number, signal.default_int_handler)
     build = (ROOT / options.build_dir).resolve()
     lab = Lab(build / "tests" / "system" / "traffic" / "traffic")
     try:
