@@ -17,11 +17,10 @@
 namespace utproxy {
 namespace {
 
-class FinderTest : public testing::Test {
+class FinderTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string why;
-    if (!EnterNewNetns(&why)) GTEST_SKIP() << why;
+    if (const std::string why = EnterNetns(); !why.empty()) GTEST_SKIP() << why;
     auto program = SkLookupProgram::Load(1, 4);
     if (absl::IsUnimplemented(program.status())) GTEST_SKIP() << program.status();
     ASSERT_TRUE(program.ok()) << program.status();
@@ -92,22 +91,7 @@ TEST_F(FinderTest, NoProcessNeedsToHoldIt) {
   const UniqueFd sender(pair[0]), receiver(pair[1]);
   UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
   const uint64_t cookie = CookieOf(listener);
-  char byte = 0;
-  iovec data{&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int fd = listener.get();
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  ASSERT_EQ(::sendmsg(sender.get(), &message, 0), 1);
-  listener.reset();
+  SendAway(std::move(listener), sender);
   EXPECT_TRUE(finder_->Enter(cookie, Proto::kTcp).ok());
 }
 
@@ -122,8 +106,7 @@ TEST_F(FinderTest, NoPrivilegeIsNeededOnceItIsLoaded) {
 TEST_F(FinderTest, SocketsOfOtherNamespacesAreNotFound) {
   const UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
   std::thread([&] {
-    std::string why;
-    ASSERT_TRUE(EnterNewNetns(&why)) << why;
+    ASSERT_EQ(EnterNetns(), "");
     EXPECT_TRUE(absl::IsNotFound(Enter(listener, Proto::kTcp)));
   }).join();
 }

@@ -15,11 +15,10 @@
 namespace utproxy {
 namespace {
 
-class ListenerSocketsTest : public testing::Test {
+class ListenerSocketsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string why;
-    if (!EnterNewNetns(&why)) GTEST_SKIP() << why;
+    if (const std::string why = EnterNetns(); !why.empty()) GTEST_SKIP() << why;
     auto program = SkLookupProgram::Load(1, 2);
     if (absl::IsUnimplemented(program.status())) GTEST_SKIP() << program.status();
     ASSERT_TRUE(program.ok()) << program.status();

@@ -125,23 +125,7 @@ TEST_F(OwnersTest, NobodyForTheMoment) {
   const UniqueFd sender(pair[0]), receiver(pair[1]);
   UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
   const Owned owned{CookieOf(listener), InodeOf(listener)};
-
-  char byte = 0;
-  iovec data{&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int fd = listener.get();
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  ASSERT_EQ(::sendmsg(sender.get(), &message, 0), 1);
-  listener.reset();
+  SendAway(std::move(listener), sender);
 
   int error = -1;
   EXPECT_EQ(SteerTo(owned, &error), SteerResult::kListenerGone);
@@ -155,10 +139,7 @@ TEST_F(OwnersTest, NobodyForTheMoment) {
   EXPECT_EQ(after.cached + after.unreachable, before.cached + before.unreachable + 50);
   EXPECT_GT(after.cached, before.cached) << "a flood does not walk through /proc for each packet";
 
-  ASSERT_EQ(::recvmsg(receiver.get(), &message, MSG_CMSG_CLOEXEC), 1);
-  int received = -1;
-  std::memcpy(&received, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof received);
-  listener.reset(received);
+  listener = Take(receiver);
   SteerResult result = SteerResult::kListenerUnreachable;
   for (int i = 0; i < 200 && result != SteerResult::kSteered; ++i) {
     ::usleep(50'000);

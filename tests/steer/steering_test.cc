@@ -28,7 +28,7 @@ struct Path {
 
 void PrintTo(const Path& path, std::ostream* out) { *out << path.name; }
 
-class SteeringPathTest : public KernelTest, public testing::WithParamInterface<Path> {};
+class SteeringPathTest : public KernelTest, public ::testing::WithParamInterface<Path> {};
 
 TEST_P(SteeringPathTest, ReachesTheListener) {
   const Path& path = GetParam();
@@ -57,15 +57,15 @@ TEST_P(SteeringPathTest, NoOtherFlowDoes) {
 
 INSTANTIATE_TEST_SUITE_P(
     Paths, SteeringPathTest,
-    testing::Values(Path{"tcp4", "127.0.0.1:5353", "127.0.0.1:1090", SOCK_STREAM},
-                    Path{"tcp4_address", "127.0.0.1:5353", "127.0.0.9:5353", SOCK_STREAM},
-                    Path{"tcp6", "[::1]:5353", "[::1]:1090", SOCK_STREAM},
-                    Path{"tcp4_dual_stack", "127.0.0.1:5353", "[::]:1090", SOCK_STREAM},
-                    Path{"tcp6_dual_stack", "[::1]:5353", "[::]:1090", SOCK_STREAM},
-                    Path{"udp4", "127.0.0.1:5353", "127.0.0.1:1090", SOCK_DGRAM},
-                    Path{"udp6", "[::1]:5353", "[::1]:1090", SOCK_DGRAM},
-                    Path{"udp4_dual_stack", "127.0.0.1:5353", "[::]:1090", SOCK_DGRAM},
-                    Path{"udp6_dual_stack", "[::1]:5353", "[::]:1090", SOCK_DGRAM}),
+    ::testing::Values(Path{"tcp4", "127.0.0.1:5353", "127.0.0.1:1090", SOCK_STREAM},
+                      Path{"tcp4_address", "127.0.0.1:5353", "127.0.0.9:5353", SOCK_STREAM},
+                      Path{"tcp6", "[::1]:5353", "[::1]:1090", SOCK_STREAM},
+                      Path{"tcp4_dual_stack", "127.0.0.1:5353", "[::]:1090", SOCK_STREAM},
+                      Path{"tcp6_dual_stack", "[::1]:5353", "[::]:1090", SOCK_STREAM},
+                      Path{"udp4", "127.0.0.1:5353", "127.0.0.1:1090", SOCK_DGRAM},
+                      Path{"udp6", "[::1]:5353", "[::1]:1090", SOCK_DGRAM},
+                      Path{"udp4_dual_stack", "127.0.0.1:5353", "[::]:1090", SOCK_DGRAM},
+                      Path{"udp6_dual_stack", "[::1]:5353", "[::]:1090", SOCK_DGRAM}),
     [](const auto& test) { return test.param.name; });
 
 class SteeringTest : public KernelTest {};
