@@ -4,6 +4,7 @@
 
 Usage: count-results.py meson FILE    a build directory's meson-logs/testlog.json
        count-results.py pytest FILE   pytest's output, with -ra
+       count-results.py summary FILE  a script's output that ends with "N passed, N failed, N skipped"
 A report that is missing or cut short counts as a failure.
 """
 import json
@@ -26,6 +27,12 @@ def of_gtest(result, stdout):
     return passed, failed, skipped
 
 
+def gtest_skips(stdout):
+    """Why tests of a GoogleTest program, or the whole of it, were skipped."""
+    reasons = re.findall(r"Skipped\n(.*)|^SKIP:? *(.*)$", stdout, re.MULTILINE)
+    return sorted({a or b for a, b in reasons} - {""})
+
+
 def meson(text):
     totals, skips = [0, 0, 0], []
     for line in text.splitlines():
@@ -34,9 +41,8 @@ def meson(text):
         counts = of_gtest(record["result"], stdout)
         totals = [total + int(count) for total, count in zip(totals, counts)]
         if counts[2]:
-            reasons = re.findall(r"Skipped\n(.*)|^SKIP:? *(.*)$", stdout, re.MULTILINE)
-            said = sorted({a or b for a, b in reasons} - {""})
-            skips.append(f"{record['name']}: {counts[2]} skipped: {'; '.join(said) or 'no reason given'}")
+            said = "; ".join(gtest_skips(stdout)) or "no reason given"
+            skips.append(f"{record['name']}: {counts[2]} skipped: {said}")
     return totals, skips
 
 
@@ -50,10 +56,18 @@ def pytest(text):
     return [counts.get("passed", 0), failed, counts.get("skipped", 0)], skips
 
 
+def summary(text):
+    """A script of ours that says its numbers in its last line, and SKIPPED with a reason before."""
+    last = re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", (text.splitlines() or [""])[-1])
+    if not last:
+        return [0, 1, 0], []
+    return [int(number) for number in last.groups()], re.findall(r"^SKIPPED (.*)$", text, re.MULTILINE)
+
+
 def main():
     kind, path = sys.argv[1:]
     try:
-        totals, skips = {"meson": meson, "pytest": pytest}[kind](pathlib.Path(path).read_text())
+        totals, skips = {"meson": meson, "pytest": pytest, "summary": summary}[kind](pathlib.Path(path).read_text())
     except (OSError, ValueError) as problem:
         totals, skips = [0, 1, 0], [f"{path}: {problem}"]
     print(*totals)

@@ -22,6 +22,8 @@ struct Policy {
   const Address& on_ip(Family family) const { return family == Family::kIpv4 ? on_ip4 : on_ip6; }
   // The mark of a packet that hit: xt_TPROXY clears the mask's bits, then XORs the value.
   uint32_t Remark(uint32_t mark) const { return (mark & ~mark_mask) ^ mark_value; }
+
+  friend bool operator==(const Policy&, const Policy&) = default;
 };
 
 }  // namespace utproxy

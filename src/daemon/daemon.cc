@@ -202,7 +202,8 @@ void Daemon::ExplainSteering(const Packet& packet, Explanation* explanation) {
         "mark alone, which does not lead to the listener.";
     return;
   }
-  const absl::Status reached = steering_->Reach(decision.socket->cookie, decision.socket->inode);
+  const absl::Status reached =
+      steering_->Reach(decision.socket->cookie, decision.socket->inode, packet.proto());
   if (reached.ok()) return;
   delivery.result = "failed";
   delivery.why = absl::StrCat(

@@ -11,6 +11,9 @@ namespace utproxy {
 namespace {
 
 constexpr size_t kCacheSlots = 1 << 15;
+// How often the kernel is asked about a packet whose listener closes each time before its entry
+// stands.
+constexpr int kSteerAttempts = 16;
 
 }  // namespace
 
@@ -24,7 +27,12 @@ Decider::Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Ste
       mirror_(mirror),
       steering_(steering),
       querier_(std::move(querier)),
-      cache_(kCacheSlots) {}
+      cache_(kCacheSlots) {
+  querier_.set_steered([this](const Packet& packet) {
+    if (steering_ == nullptr) return uint64_t{0};
+    return steering_->ListenerOf(packet.key(), interfaces_->DeliveryIndex(packet.iif));
+  });
+}
 
 void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
   RefreshInterfaces();
@@ -40,11 +48,15 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
       (source == Source::kCache ? counters_.by_cache : counters_.by_mirror).Add(1);
     }
   }
-  if (unsure_.empty()) return;
-  DecideByExact(packets, decisions);
-  EndTimeWaits(packets, decisions);
-  if (steering_ != nullptr) Steer(packets, decisions);
-  Remember(decisions);
+  counters_.by_exact.Add(unsure_.size());
+  for (int attempt = 1; !unsure_.empty(); ++attempt) {
+    DecideByExact(packets, decisions);
+    EndTimeWaits(packets, decisions);
+    gone_.clear();
+    if (steering_ != nullptr) Steer(packets, decisions, /*last=*/attempt == kSteerAttempts);
+    Remember(decisions);
+    unsure_.swap(gone_);
+  }
 }
 
 void Decider::RefillChecks() {
@@ -76,7 +88,8 @@ Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision
   }
   *decision = Decide(packet, policy_, lookup);
   if (packet.outcome != ParseOutcome::kOk) return Source::kMirror;  // nothing was looked up
-  const bool sure = decision->reason == Reason::kEstablished && lookup.certain();
+  const bool sure = decision->reason == Reason::kEstablished && lookup.certain() &&
+                    decision->socket->transparent_known();
   return sure ? Source::kMirror : Source::kUnsure;
 }
 
@@ -111,9 +124,6 @@ void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,
   for (size_t i = 0; i < asked_.size(); ++i) {
     Decision& decision = decisions[unsure_[i]];
     if (!answers_[i].complete) {
-      querier_.Ask({&asked_[i], 1}, policy_, *interfaces_, {&answers_[i], 1});  // once more, alone
-    }
-    if (!answers_[i].complete) {
       counters_.exact_failed.Add(1);
       decision = Decision{.mark = asked_[i].mark};
       continue;
@@ -122,7 +132,6 @@ void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,
     decision = Decide(asked_[i], policy_, lookup);
     Learn(answers_[i]);
   }
-  counters_.by_exact.Add(asked_.size());
   counters_.exact_queries.Add(querier_.queries() - queries);
   mirror_->feed().Push(learned_);
 }
@@ -154,7 +163,10 @@ void Decider::EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<De
   }
 }
 
-void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
+// Leaves in gone_ the packets whose listener has closed since the kernel named it: another one may
+// be there by now, or have been all the time behind it, so the kernel is asked again.
+void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions,
+                    bool last) {
   steer_at_.clear();
   steer_requests_.clear();
   for (const size_t i : unsure_) {
@@ -163,7 +175,8 @@ void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision>
     steer_at_.push_back(i);
     steer_requests_.push_back({.flow = packet.key(),
                                .listener_cookie = decisions[i].socket->cookie,
-                               .listener_inode = decisions[i].socket->inode});
+                               .listener_inode = decisions[i].socket->inode,
+                               .iif = interfaces_->DeliveryIndex(packet.iif)});
   }
   if (steer_at_.empty()) return;
   steer_results_.assign(steer_at_.size(), SteerResult::kFailed);
@@ -173,8 +186,12 @@ void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision>
       counters_.steered.Add(1);
       continue;
     }
+    if (steer_results_[i] == SteerResult::kListenerGone && !last) {
+      gone_.push_back(steer_at_[i]);
+    } else {
+      counters_.steer_failed.Add(1);
+    }
     // Marked without its entry, the packet could reach a socket of the router's own.
-    counters_.steer_failed.Add(1);
     Decision& decision = decisions[steer_at_[i]];
     decision.verdict = Verdict::kDrop;
     decision.mark = packets[steer_at_[i]].packet.mark;

@@ -66,7 +66,7 @@ class Decider : public BatchDecider {
   void DecideByExact(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   void Learn(const ExactAnswer& answer);
   void EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
-  void Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
+  void Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions, bool last);
   void Remember(absl::Span<const Decision> decisions);
   void RefreshInterfaces();
   uint64_t Circumstances(const Packet& packet) const;
@@ -84,6 +84,7 @@ class Decider : public BatchDecider {
 
   // Scratch of one batch, kept for its capacity.
   std::vector<size_t> unsure_;
+  std::vector<size_t> gone_;
   std::vector<Packet> asked_;
   std::vector<ExactAnswer> answers_;
   std::vector<uint64_t> circumstances_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "mirror/exact.h"
 
+#include "base/clock.h"
 #include "mirror/inherit.h"
 
 namespace utproxy {
@@ -10,6 +11,21 @@ bool TargetIsOwn(const Packet& packet, const ExactAnswer& answer) {
   return answer.laddr == packet.dst && answer.lport == packet.dport;
 }
 
+// How often a packet is asked about whose answer says nothing. Against a program that does nothing
+// but connect and disconnect one in ten does.
+constexpr int kAttempts = 16;
+
+// sock_diag looks a socket up, and then writes down what it is by then: a listener can have closed,
+// an unconnected UDP socket be connected to somebody else. What was looked up may not even be what
+// the next lookup finds, so the answer says nothing.
+bool IsOfAnotherFlow(const Packet& packet, const Socket& socket) {
+  return socket.remote != packet.src || socket.remote_port != packet.sport;
+}
+bool HasChanged(const Packet& packet, const Socket& socket) {
+  if (packet.is_tcp()) return !socket.listening() && IsOfAnotherFlow(packet, socket);
+  return socket.connected() && IsOfAnotherFlow(packet, socket);
+}
+
 // A minisocket or request socket of which nothing tells whether it is transparent.
 bool NeedsParent(const ExactAnswer& answer) {
   return answer.own && !answer.own->transparent_known();
@@ -17,51 +33,91 @@ bool NeedsParent(const ExactAnswer& answer) {
 
 }  // namespace
 
-// The lookups of TPROXY's steps 2 and 6. A TCP listener is asked for with the unspecified remote
-// 0.0.0.0:0, which no connection has, so that the established table cannot answer.
+// The lookups of TPROXY's steps 2 and 6. A TCP listener is asked for with the packet's own remote,
+// as TPROXY does: an SO_REUSEPORT group and sk_lookup programs choose by it. Where that leads to a
+// connection of laddr:lport with the same peer, it is asked for once more with the unspecified
+// remote 0.0.0.0:0, which no connection has.
 void ExactQuerier::Add(size_t index, const Packet& packet, Lookup lookup,
                        const ExactAnswer& answer) {
   FlowKey flow = packet.key();
-  if (lookup == Lookup::kTarget) {
+  if (lookup == Lookup::kTarget || lookup == Lookup::kTargetOfNobody) {
     flow.local = answer.laddr;
     flow.local_port = answer.lport;
   }
-  if (packet.is_tcp() && lookup != Lookup::kOwn) {
+  if (lookup == Lookup::kTargetOfNobody || lookup == Lookup::kParent) {
     flow.remote = Address();
     flow.remote_port = 0;
   }
-  client_.AddQuery(packet.family, flow, packet.iif);
+  // A request socket tells the device its listener is bound to, or that it is to none.
+  const uint32_t dif = lookup == Lookup::kParent ? answer.own->ifindex : packet.iif;
+  client_.AddQuery(packet.family, flow, dif);
   pending_.push_back({index, lookup});
 }
 
 void ExactQuerier::Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers) {
+  std::vector<size_t> again;
+  RunOnce(packets, answers, &again);
+  for (const size_t at : again) Add(at, packets[at], Lookup::kTargetOfNobody, answers[at]);
+  if (!again.empty()) RunOnce(packets, answers, &again);
+}
+
+// Appends to *again the packets whose listener lookup found a connection.
+void ExactQuerier::RunOnce(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers,
+                           std::vector<size_t>* again) {
   const absl::Span<const ExactReply> replies = client_.Ask();
   for (size_t i = 0; i < pending_.size(); ++i) {
     const size_t at = pending_[i].packet;
     ExactAnswer& answer = answers[at];
     if (!replies[i].answered) answer.complete = false;
     std::optional<Socket> socket = replies[i].socket;
+    if (socket && HasChanged(packets[at], *socket)) answer.complete = false;
+    const bool connection = packets[at].is_tcp() && socket && !socket->listening();
     switch (pending_[i].lookup) {
       case Lookup::kOwn:
         // No connection of this tuple: the kernel went on to the listeners by itself.
         if (socket && socket->listening()) socket.reset();
         answer.own = socket;
+        if (packets[at].is_tcp()) Remember(&answer.own);
         break;
       case Lookup::kTarget:
-        answer.target = socket;
-        if (packets[at].is_tcp() && socket && !socket->listening()) answer.target.reset();
+        if (connection) again->push_back(at);
+        [[fallthrough]];
+      case Lookup::kTargetOfNobody:
+        answer.target = connection ? std::nullopt : socket;
         break;
       case Lookup::kParent:
-        parents_[at] = socket;
+        parents_[at] = connection ? std::nullopt : socket;
         break;
     }
   }
   pending_.clear();
 }
 
+// Notes how transparent a connection is, or what it was when that could last be told.
+void ExactQuerier::Remember(std::optional<Socket>* own) {
+  if (!*own) return;
+  Socket& socket = **own;
+  const int64_t now_ns = MonotonicCoarseNs();
+  if (socket.transparent_known()) {
+    last_seen_.Note(socket.cookie, socket.transparent(), now_ns);
+  } else if (const std::optional<bool> last = last_seen_.Find(socket.cookie, now_ns)) {
+    socket.flags |= Socket::kTransparentKnown;
+    if (*last) socket.flags |= Socket::kTransparent;
+  }
+}
+
 void ExactQuerier::Ask(absl::Span<const Packet> packets, const Policy& policy,
                        const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers) {
-  parents_.assign(packets.size(), std::nullopt);
+  AskOnce(packets, policy, interfaces, answers);
+  for (size_t i = 0; i < packets.size(); ++i) {
+    for (int attempt = 1; !answers[i].complete && attempt < kAttempts; ++attempt) {
+      AskOnce(packets.subspan(i, 1), policy, interfaces, answers.subspan(i, 1));
+    }
+  }
+}
+
+void ExactQuerier::AskOnce(absl::Span<const Packet> packets, const Policy& policy,
+                           const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers) {
   target_asked_.assign(packets.size(), false);
   for (size_t i = 0; i < packets.size(); ++i) {
     const Packet& packet = packets[i];
@@ -79,27 +135,45 @@ void ExactQuerier::Ask(absl::Span<const Packet> packets, const Policy& policy,
   }
   Run(packets, answers);
 
+  bool parents = false;
   for (size_t i = 0; i < packets.size(); ++i) {
     ExactAnswer& answer = answers[i];
     if (answer.own) InheritTransparency(table_, interfaces, std::nullopt, &*answer.own);
+    parents = parents || (packets[i].is_tcp() && NeedsParent(answer));
     const bool wanted = packets[i].is_tcp() && (!answer.own || NeedsParent(answer));
     if (wanted && !target_asked_[i]) Add(i, packets[i], Lookup::kTarget, answer);
   }
   Run(packets, answers);
-
-  // A connection that this rule takes came, as a rule, from the rule's listener; where there is
-  // none, from the one at the connection's own address.
+  if (!parents) return;
+  AskParents(packets, answers);
   for (size_t i = 0; i < packets.size(); ++i) {
-    if (packets[i].is_tcp() && NeedsParent(answers[i]) && !answers[i].target) {
+    if (!NeedsParent(answers[i])) continue;
+    InheritTransparency(table_, interfaces, ParentOf(packets[i], answers[i], parents_[i]),
+                        &*answers[i].own);
+    Remember(&answers[i].own);
+  }
+}
+
+// The listeners at the connections' own addresses, which the rule's need not be.
+void ExactQuerier::AskParents(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers) {
+  parents_.assign(packets.size(), std::nullopt);
+  for (size_t i = 0; i < packets.size(); ++i) {
+    const bool wanted = packets[i].is_tcp() && NeedsParent(answers[i]);
+    if (wanted && !TargetIsOwn(packets[i], answers[i])) {
       Add(i, packets[i], Lookup::kParent, answers[i]);
     }
   }
   Run(packets, answers);
-  for (size_t i = 0; i < packets.size(); ++i) {
-    if (!NeedsParent(answers[i])) continue;
-    const std::optional<Socket>& parent = answers[i].target ? answers[i].target : parents_[i];
-    InheritTransparency(table_, interfaces, parent, &*answers[i].own);
-  }
+}
+
+// Which listener a connection of unknown transparency came from: the rule's where its SYN was led
+// there, else the one that ordinary delivery leads to.
+const std::optional<Socket>& ExactQuerier::ParentOf(
+    const Packet& packet, const ExactAnswer& answer,
+    const std::optional<Socket>& at_own_address) const {
+  const bool by_rule = !steered_ || (answer.target && steered_(packet) == answer.target->cookie);
+  const std::optional<Socket>& first = by_rule ? answer.target : at_own_address;
+  return first ? first : by_rule ? at_own_address : answer.target;
 }
 
 absl::Status ExactQuerier::EndTimeWait(const Packet& packet, uint64_t cookie) {

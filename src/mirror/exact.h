@@ -5,10 +5,12 @@
 #include <absl/types/span.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
 #include "mirror/interfaces.h"
+#include "mirror/last_seen.h"
 #include "netlink/diag_client.h"
 #include "utproxy/decide.h"
 #include "utproxy/packet.h"
@@ -19,7 +21,7 @@ namespace utproxy {
 
 // What the kernel itself says of one packet: the lookups TPROXY would make, made by sock_diag.
 struct ExactAnswer {
-  bool complete = false;         // false: a query failed, so nothing may be concluded
+  bool complete = false;         // false: the kernel gave no answer, so nothing may be concluded
   std::optional<Socket> own;     // by the packet's own tuple; for TCP never a listener
   std::optional<Socket> target;  // by laddr:lport
   Address laddr;
@@ -59,7 +61,15 @@ class ExactQuerier {
   ExactQuerier(DiagClient client, const SocketTable* table)
       : client_(std::move(client)), table_(table) {}
 
-  // Fills answers[i] for packets[i]; all must have outcome kOk.
+  // What tells to which listener, by its cookie, utproxy leads a packet's flow (0: to none).
+  // Without it the rule's listener is taken for granted, as where the kernel's own TPROXY is at
+  // work.
+  void set_steered(std::function<uint64_t(const Packet&)> steered) {
+    steered_ = std::move(steered);
+  }
+
+  // Fills answers[i] for packets[i]; all must have outcome kOk. Where an answer fails, or what it
+  // is about changes at that very moment, the kernel is asked again.
   void Ask(absl::Span<const Packet> packets, const Policy& policy,
            const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers);
 
@@ -69,19 +79,29 @@ class ExactQuerier {
   uint64_t queries() const { return client_.queries(); }
 
  private:
-  enum class Lookup : uint8_t { kOwn, kTarget, kParent };
+  enum class Lookup : uint8_t { kOwn, kTarget, kTargetOfNobody, kParent };
   struct Pending {
     size_t packet;
     Lookup lookup;
   };
   void Add(size_t index, const Packet& packet, Lookup lookup, const ExactAnswer& answer);
+  void AskOnce(absl::Span<const Packet> packets, const Policy& policy,
+               const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers);
   void Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers);
+  void RunOnce(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers,
+               std::vector<size_t>* again);
+  void AskParents(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers);
+  const std::optional<Socket>& ParentOf(const Packet& packet, const ExactAnswer& answer,
+                                        const std::optional<Socket>& at_own_address) const;
+  void Remember(std::optional<Socket>* own);
 
   DiagClient client_;
   const SocketTable* table_;
+  std::function<uint64_t(const Packet&)> steered_;
   std::vector<Pending> pending_;
   std::vector<std::optional<Socket>> parents_;
   std::vector<bool> target_asked_;
+  LastSeen last_seen_;
 };
 
 }  // namespace utproxy

@@ -5,6 +5,8 @@ namespace utproxy {
 namespace {
 
 void Set(bool transparent, Socket* socket) {
+  // An earlier guess may stand there.
+  socket->flags = static_cast<uint16_t>(socket->flags & ~Socket::kTransparent);
   socket->flags |= Socket::kTransparentKnown;
   if (transparent) socket->flags |= Socket::kTransparent;
 }
@@ -26,12 +28,15 @@ std::optional<bool> KnownByCookie(const SocketTable* table, const Socket& socket
 void InheritTransparency(const SocketTable* table, const InterfaceSnapshot& interfaces,
                          const std::optional<Socket>& parent, Socket* socket) {
   if (socket->transparent_known()) return;
+  const bool foreign = !socket->local.IsUnspecified() && !interfaces.IsLocal(socket->local);
   if (const std::optional<bool> known = KnownByCookie(table, *socket)) {
     Set(*known, socket);
-  } else if (!socket->local.IsUnspecified() && !interfaces.IsLocal(socket->local)) {
+  } else if (foreign && !socket->request()) {
     Set(true, socket);
   } else if (parent && parent->transparent_known()) {
     Set(parent->transparent(), socket);
+  } else if (foreign) {
+    socket->flags |= Socket::kTransparent;
   }
 }
 

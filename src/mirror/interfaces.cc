@@ -64,6 +64,19 @@ void AddAddress(const nlmsghdr& message, InterfaceSnapshot* snapshot) {
   if (!primary) primary = PrimaryAddressOf({&address, 1}, address.ifindex, address.family);
 }
 
+std::string TextOf(const nlattr& attr) {
+  const char* text = mnl_attr_get_str(&attr);
+  return std::string(text, strnlen(text, mnl_attr_get_payload_len(&attr)));
+}
+
+bool IsVrfPort(const nlattr& link_info) {
+  bool vrf = false;
+  ForEachNested(link_info, [&](const nlattr& attr) {
+    vrf = vrf || (mnl_attr_get_type(&attr) == IFLA_INFO_SLAVE_KIND && TextOf(attr) == "vrf");
+  });
+  return vrf;
+}
+
 void AddLink(const nlmsghdr& message, InterfaceSnapshot* snapshot) {
   if (message.nlmsg_type != RTM_NEWLINK ||
       mnl_nlmsg_get_payload_len(&message) < sizeof(ifinfomsg)) {
@@ -71,14 +84,27 @@ void AddLink(const nlmsghdr& message, InterfaceSnapshot* snapshot) {
   }
   ifinfomsg header;
   std::memcpy(&header, mnl_nlmsg_get_payload(&message), sizeof header);
-  snapshot->by_index[static_cast<uint32_t>(header.ifi_index)].loopback =
-      (header.ifi_flags & IFF_LOOPBACK) != 0;
+  InterfaceSnapshot::Interface& interface =
+      snapshot->by_index[static_cast<uint32_t>(header.ifi_index)];
+  interface.loopback = (header.ifi_flags & IFF_LOOPBACK) != 0;
+  uint32_t master = 0;
+  bool vrf_port = false;
   ForEachAttribute(message, sizeof(ifinfomsg), [&](const nlattr& attr) {
-    if (mnl_attr_get_type(&attr) != IFLA_IFNAME) return;
-    const char* name = mnl_attr_get_str(&attr);
-    snapshot->by_index[static_cast<uint32_t>(header.ifi_index)].name =
-        std::string(name, strnlen(name, mnl_attr_get_payload_len(&attr)));
+    switch (mnl_attr_get_type(&attr)) {
+      case IFLA_IFNAME:
+        interface.name = TextOf(attr);
+        break;
+      case IFLA_MASTER:
+        if (mnl_attr_get_payload_len(&attr) == sizeof master) master = mnl_attr_get_u32(&attr);
+        break;
+      case IFLA_LINKINFO:
+        vrf_port = IsVrfPort(attr);
+        break;
+      default:
+        break;
+    }
   });
+  interface.vrf = vrf_port ? master : 0;
 }
 
 }  // namespace
@@ -97,6 +123,11 @@ bool InterfaceSnapshot::IsLocal(const Address& address) const {
 bool InterfaceSnapshot::IsLoopback(uint32_t ifindex) const {
   const auto it = by_index.find(ifindex);
   return it != by_index.end() && it->second.loopback;
+}
+
+uint32_t InterfaceSnapshot::DeliveryIndex(uint32_t ifindex) const {
+  const auto it = by_index.find(ifindex);
+  return it == by_index.end() || it->second.vrf == 0 ? ifindex : it->second.vrf;
 }
 
 std::string InterfaceSnapshot::NameOf(uint32_t ifindex) const {

@@ -24,6 +24,7 @@ struct InterfaceSnapshot {
   struct Interface {
     std::string name;
     bool loopback = false;
+    uint32_t vrf = 0;  // the index of the VRF that it is a port of; 0: of none
     std::optional<Address> primary4;
     std::optional<Address> primary6;
   };
@@ -37,6 +38,9 @@ struct InterfaceSnapshot {
   // The host has this address on an interface, or it is in 127.0.0.0/8.
   bool IsLocal(const Address& address) const;
   bool IsLoopback(uint32_t ifindex) const;
+  // The interface that the kernel's own lookups take a packet to come from that came in here: for a
+  // VRF's port the VRF (vrf_ip_rcv), else the same.
+  uint32_t DeliveryIndex(uint32_t ifindex) const;
   // "" where there is no such interface.
   std::string NameOf(uint32_t ifindex) const;
   // 0 where there is no such interface.

@@ -33,6 +33,21 @@ std::optional<Socket> TableLookup::TcpListener(const Packet& packet, const Addre
   return choice.socket;
 }
 
+// A socket that was bound to the wildcard address and connected while the host had no address
+// keeps the wildcard as its receive address, and has its peer in its key.
+TableLookup::Sockets TableLookup::WildcardUdp(const Packet& packet, uint16_t lport) const {
+  Sockets found = Bound(Proto::kUdp, Address(), lport);
+  if (packet.sport == 0) return found;
+  Sockets connected;
+  table_.FindAll(FlowKey{.remote = packet.src,
+                         .local_port = lport,
+                         .remote_port = packet.sport,
+                         .proto = Proto::kUdp},
+                 &connected);
+  found.insert(found.end(), connected.begin(), connected.end());
+  return found;
+}
+
 std::optional<Socket> TableLookup::Udp(const Packet& packet, const Address& laddr, uint16_t lport) {
   candidates_.clear();
   Sockets connected;
@@ -41,7 +56,7 @@ std::optional<Socket> TableLookup::Udp(const Packet& packet, const Address& ladd
   key.local_port = lport;
   if (packet.sport != 0) table_.FindAll(key, &connected);
   const Sockets exact = Bound(Proto::kUdp, laddr, lport);
-  const Sockets wildcard = Bound(Proto::kUdp, Address(), lport);
+  const Sockets wildcard = WildcardUdp(packet, lport);
   const ListenerChoice choice =
       ChooseUdp(packet, connected, exact, wildcard, collect_ ? &candidates_ : nullptr);
   certain_ = certain_ && choice.certain;

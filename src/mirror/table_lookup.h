@@ -38,6 +38,7 @@ class TableLookup {
  private:
   using Sockets = absl::InlinedVector<Socket, 8>;
   Sockets Bound(Proto proto, const Address& address, uint16_t port) const;
+  Sockets WildcardUdp(const Packet& packet, uint16_t lport) const;
 
   const SocketTable& table_;
   const InterfaceSnapshot& interfaces_;

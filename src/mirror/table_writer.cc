@@ -60,7 +60,7 @@ void TableWriter::ReplaceBound(Family family, Proto proto, absl::Span<const Sock
 
 void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int64_t now_ns) {
   if (socket.cookie == 0 || !socket.connected() || socket.remote_port == 0) return;
-  if (RecentlyDestroyed(socket.cookie) && !socket.time_wait()) return;
+  if (RecentlyDestroyed(socket.cookie) && !socket.time_wait()) return LearnOfTheLate(socket);
   InheritTransparency(table_, interfaces, std::nullopt, &socket);
   if (socket.proto == Proto::kUdp) {
     BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = socket;
@@ -83,6 +83,16 @@ void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int6
     time_wait_ends_.emplace_back(now_ns + kTimeWaitNs, Id{socket.key(), socket.cookie});
   }
   Write(socket);
+}
+
+// An answer can reach the table after the event that it preceded, and be the last word on the
+// transparency that a TIME_WAIT has inherited: IP_TRANSPARENT may have been switched just before.
+void TableWriter::LearnOfTheLate(const Socket& socket) {
+  std::optional<Socket> left = InTable(socket.key(), socket.cookie);
+  if (!left || !left->time_wait() || !socket.transparent_known()) return;
+  constexpr uint16_t kBits = Socket::kTransparent | Socket::kTransparentKnown;
+  left->flags = static_cast<uint16_t>((left->flags & ~kBits) | (socket.flags & kBits));
+  Put(*left);
 }
 
 void TableWriter::LearnAll(absl::Span<const Socket> sockets, const InterfaceSnapshot& interfaces,

@@ -82,6 +82,7 @@ class TableWriter {
   void Put(const Socket& socket);
   void Write(const Socket& socket);
   void Erase(const Socket& socket);
+  void LearnOfTheLate(const Socket& socket);
   std::optional<Socket> InTable(const FlowKey& key, uint64_t cookie) const;
   bool RecentlyDestroyed(uint64_t cookie) const { return destroyed_.contains(cookie); }
 

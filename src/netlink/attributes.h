@@ -22,6 +22,18 @@ void ForEachAttribute(const nlmsghdr& message, size_t header_bytes, Fn fn) {
   }
 }
 
+// The same for the attributes nested in another.
+template <typename Fn>
+void ForEachNested(const nlattr& nest, Fn fn) {
+  const auto* begin = static_cast<const char*>(mnl_attr_get_payload(&nest));
+  const char* end = begin + mnl_attr_get_payload_len(&nest);
+  const auto* attr = reinterpret_cast<const nlattr*>(begin);
+  while (mnl_attr_ok(attr, static_cast<int>(end - reinterpret_cast<const char*>(attr)))) {
+    fn(*attr);
+    attr = mnl_attr_next(attr);
+  }
+}
+
 }  // namespace utproxy
 
 #endif  // UTPROXY_NETLINK_ATTRIBUTES_H_

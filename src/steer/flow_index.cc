@@ -64,12 +64,12 @@ bool FlowIndex::Refresh(const FlowKey& flow, uint64_t cookie, int64_t now_ns) {
   return true;
 }
 
-bool FlowIndex::Contains(const FlowKey& flow) const {
+uint64_t FlowIndex::CookieOf(const FlowKey& flow) const {
   const size_t hash = FlowHash()(flow);
   const Shard& shard = ShardOf(hash);
   const std::lock_guard lock(shard.mutex);
   const auto it = shard.entries.find(flow, hash);
-  return it != shard.entries.end() && !(*it)->busy;
+  return it != shard.entries.end() && !(*it)->busy ? (*it)->cookie : 0;
 }
 
 FlowIndex::ClaimResult FlowIndex::ClaimToWrite(const Target& target, int64_t now_ns, Claim* claim) {

@@ -75,8 +75,9 @@ class FlowIndex {
   // Erases what has outlived its time. About once a second, by one thread.
   void Expire(int64_t now_ns);
 
-  // Whether an entry stands.
-  bool Contains(const FlowKey& flow) const;
+  // The cookie that the flow's entry stands with; 0 where there is none.
+  uint64_t CookieOf(const FlowKey& flow) const;
+  bool Contains(const FlowKey& flow) const { return CookieOf(flow) != 0; }
 
   Stats stats() const;
 

@@ -11,16 +11,20 @@
 #define UTPROXY_LAYOUT_ASSERT(condition) _Static_assert(condition, #condition)
 #endif
 
-/* A flow, byte for byte a utproxy::FlowKey. Addresses in network byte order, IPv4 as
- * ::ffff:a.b.c.d, the unspecified address of both families all zeroes; ports in host byte order.
- * No padding: the kernel hashes all 40 bytes. */
+/* A flow as it comes in by one interface: a utproxy::FlowKey, with the interface's index in what
+ * is zero there. Addresses in network byte order, IPv4 as ::ffff:a.b.c.d, the unspecified address
+ * of both families all zeroes; ports in host byte order. No padding: the kernel hashes all 40
+ * bytes. */
 struct steer_flow {
   __u32 local[4];
   __u32 remote[4];
   __u16 local_port;
   __u16 remote_port;
   __u8 proto;
-  __u8 zero[3];
+  /* The low 24 bits of the ingress interface's index, lowest first. The same flow may come in by
+   * another interface, where another listener is the right one. Zero before Linux 5.17, which does
+   * not tell a program of it. */
+  __u8 iif[3];
 };
 UTPROXY_LAYOUT_ASSERT(sizeof(struct steer_flow) == 40);
 

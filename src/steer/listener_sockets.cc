@@ -47,36 +47,43 @@ void ListenerSockets::NoteUnreachable(uint64_t cookie, const absl::Status& statu
   last_error_ = status;
 }
 
-bool ListenerSockets::Ensure(uint64_t cookie, uint32_t inode, bool recheck, int64_t now_ns) {
-  if (!recheck && SeenLately(cookie, now_ns)) return true;
+ListenerSockets::Held ListenerSockets::Ensure(uint64_t cookie, uint32_t inode, Proto proto,
+                                              bool recheck, int64_t now_ns) {
+  if (!recheck && SeenLately(cookie, now_ns)) return Held::kHeld;
   if (InMap(cookie)) {
     NoteSeen(cookie, now_ns);
-    return true;
+    return Held::kHeld;
   }
-  if (UnreachableNow(cookie, now_ns)) return false;
+  if (UnreachableNow(cookie, now_ns)) return Held::kUnreachable;
 
-  const std::lock_guard searching(owners_mutex_);
+  const std::lock_guard searching(search_mutex_);
   // Another thread may have searched for the same socket while this one waited.
   const int64_t start_ns = MonotonicNs();
   if (InMap(cookie)) {
     NoteSeen(cookie, start_ns);
-    return true;
+    return Held::kHeld;
   }
-  if (UnreachableNow(cookie, start_ns)) return false;
-  const absl::Status status = Insert(cookie, inode);
+  if (UnreachableNow(cookie, start_ns)) return Held::kUnreachable;
+  const absl::Status status = Insert(cookie, inode, proto);
   const int64_t end_ns = MonotonicNs();
   scans_.store(owners_.scans(), std::memory_order_relaxed);
-  if (!status.ok()) {
-    unreachable_.fetch_add(1, std::memory_order_relaxed);
-    NoteUnreachable(cookie, status, end_ns + std::max(kRetryNs, 10 * (end_ns - start_ns)));
-    return false;
+  if (status.ok()) {
+    inserted_.fetch_add(1, std::memory_order_relaxed);
+    NoteSeen(cookie, end_ns);
+    return Held::kHeld;
   }
-  inserted_.fetch_add(1, std::memory_order_relaxed);
-  NoteSeen(cookie, end_ns);
-  return true;
+  const bool gone = absl::IsNotFound(status);
+  unreachable_.fetch_add(1, std::memory_order_relaxed);
+  NoteUnreachable(cookie, status,
+                  gone && finder_ ? 0 : end_ns + std::max(kRetryNs, 10 * (end_ns - start_ns)));
+  return gone ? Held::kGone : Held::kUnreachable;
 }
 
-absl::Status ListenerSockets::Insert(uint64_t cookie, uint32_t inode) {
+absl::Status ListenerSockets::Insert(uint64_t cookie, uint32_t inode, Proto proto) {
+  return finder_ ? finder_->Enter(cookie, proto) : InsertFromOwner(cookie, inode);
+}
+
+absl::Status ListenerSockets::InsertFromOwner(uint64_t cookie, uint32_t inode) {
   ASSIGN_OR_RETURN(const UniqueFd socket, owners_.Take(cookie, inode));
   const uint64_t fd = static_cast<uint64_t>(socket.get());
   if (bpf_map_update_elem(map_fd_, &cookie, &fd, BPF_ANY) != 0) {

@@ -8,7 +8,9 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 
+#include "steer/listener_finder.h"
 #include "steer/socket_owners.h"
 
 namespace utproxy {
@@ -35,19 +37,30 @@ class ListenerSockets {
     uint64_t cached = 0;       // times a failed attempt was not repeated as it was too recent
     uint64_t scans = 0;        // walks through all of /proc
   };
+  enum class Held : uint8_t {
+    kHeld,  // in the map
+    kGone,  // not found: it has closed, or nobody holds it whom we may look at. Who has it from
+            // the kernel should ask again
+    kUnreachable,  // it cannot be had
+  };
 
   static constexpr int64_t kRecheckNs = 50'000'000;
   // A failed attempt is not repeated within this time, nor within ten times of what it took: a
-  // flood towards a listener that cannot be had takes no more than a tenth of a processor.
+  // flood towards a listener that cannot be had takes no more than a tenth of a processor. But for
+  // the finder's word that there is no such listener: it is had cheaply, and a socket that has been
+  // shut down can listen again at any time.
   static constexpr int64_t kRetryNs = 100'000'000;
 
-  // `map_fd` is the SOCKHASH, u64 cookie → u64; borrowed, must outlive this.
-  explicit ListenerSockets(int map_fd) : map_fd_(map_fd) {}
+  // `map_fd` is the SOCKHASH, u64 cookie → u64; borrowed, must outlive this. `finder`: how sockets
+  // are had; without it, from their owners, which are searched for in /proc.
+  ListenerSockets(int map_fd, std::optional<ListenerFinder> finder)
+      : map_fd_(map_fd), finder_(std::move(finder)) {}
 
-  // Whether the listener's socket is in the map when this returns; gets it from its owner where it
-  // is not. `recheck`: look into the map however recently that was done. `inode`: the socket's.
-  // `now_ns`: CLOCK_MONOTONIC. Blocks for a walk through /proc where the socket is to be found.
-  bool Ensure(uint64_t cookie, uint32_t inode, bool recheck, int64_t now_ns);
+  // Whether the listener's socket is in the map when this returns; puts it there where it is not.
+  // `recheck`: look into the map however recently that was done. `inode`: the socket's.
+  // `now_ns`: CLOCK_MONOTONIC. Blocks for a walk through the kernel's sockets, or through /proc,
+  // where the socket is to be found.
+  Held Ensure(uint64_t cookie, uint32_t inode, Proto proto, bool recheck, int64_t now_ns);
 
   // Forgets what is known of listeners that nobody has asked for lately. About once a second.
   void Expire(int64_t now_ns);
@@ -67,7 +80,8 @@ class ListenerSockets {
   bool UnreachableNow(uint64_t cookie, int64_t now_ns);
   void NoteSeen(uint64_t cookie, int64_t now_ns);
   void NoteUnreachable(uint64_t cookie, const absl::Status& status, int64_t until_ns);
-  absl::Status Insert(uint64_t cookie, uint32_t inode);
+  absl::Status Insert(uint64_t cookie, uint32_t inode, Proto proto);
+  absl::Status InsertFromOwner(uint64_t cookie, uint32_t inode);
 
   const int map_fd_;
 
@@ -75,7 +89,8 @@ class ListenerSockets {
   absl::flat_hash_map<uint64_t, Known> known_;
   absl::Status last_error_;
 
-  std::mutex owners_mutex_;  // held for a search; taken before known_mutex_
+  std::mutex search_mutex_;  // held for a search; taken before known_mutex_
+  std::optional<ListenerFinder> finder_;
   SocketOwners owners_;
 
   std::atomic<uint64_t> inserted_{0}, unreachable_{0}, cached_{0}, scans_{0};

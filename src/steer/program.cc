@@ -25,8 +25,9 @@ namespace utproxy {
 namespace {
 
 constexpr char kPrivilegeRemedy[] =
-    "run as root, or with CAP_BPF, CAP_NET_ADMIN and, to reach the sockets of other users' "
-    "programs, CAP_SYS_PTRACE (before Linux 5.8 CAP_SYS_ADMIN in place of CAP_BPF)";
+    "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (before Linux 5.8 CAP_SYS_ADMIN "
+    "in "
+    "place of the first two)";
 constexpr char kKernelRemedy[] =
     "steering needs Linux 5.9 with CONFIG_BPF_SYSCALL and CONFIG_INET; with targets that keep the "
     "packet's port and address, --steer none does without";
@@ -75,8 +76,9 @@ void SkLookupProgram::DestroySkeleton::operator()(sk_lookup_bpf* skeleton) const
 }
 void SkLookupProgram::DestroyLink::operator()(bpf_link* link) const { bpf_link__destroy(link); }
 
-absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32_t max_listeners) {
-  SilenceLibbpf();
+absl::StatusOr<SkLookupProgram::Skeleton> SkLookupProgram::LoadSkeleton(uint32_t max_flows,
+                                                                        uint32_t max_listeners,
+                                                                        bool knows_iif) {
   Skeleton skeleton(sk_lookup_bpf__open());
   if (skeleton == nullptr) return ErrnoStatus(errno, "open the sk_lookup program");
   if (!LayoutIsOurs(*skeleton)) {
@@ -84,12 +86,25 @@ absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32
   }
   bpf_map__set_max_entries(skeleton->maps.flows, max_flows);
   bpf_map__set_max_entries(skeleton->maps.listeners, max_listeners);
+  skeleton->rodata->knows_iif = knows_iif ? 1 : 0;
   if (const int error = sk_lookup_bpf__load(skeleton.get()); error != 0) return LoadError(-error);
+  return skeleton;
+}
+
+absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32_t max_listeners) {
+  SilenceLibbpf();
+  bool knows_iif = true;
+  absl::StatusOr<Skeleton> skeleton = LoadSkeleton(max_flows, max_listeners, knows_iif);
+  if (!skeleton.ok()) {
+    knows_iif = false;
+    skeleton = LoadSkeleton(max_flows, max_listeners, knows_iif);
+  }
+  if (!skeleton.ok()) return skeleton.status();
 
   // A thread can be in another network namespace than its process.
   const UniqueFd netns(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
   if (!netns.valid()) return ErrnoStatus(errno, "open /proc/thread-self/ns/net");
-  Link link(bpf_program__attach_netns(skeleton->progs.steer, netns.get()));
+  Link link(bpf_program__attach_netns((*skeleton)->progs.steer, netns.get()));
   if (link == nullptr) {
     const int error = errno;
     const absl::Status status =
@@ -99,7 +114,7 @@ absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32
     }
     return error == EPERM ? WithRemedy(status, kPrivilegeRemedy) : status;
   }
-  return SkLookupProgram(std::move(skeleton), std::move(link));
+  return SkLookupProgram(*std::move(skeleton), std::move(link), knows_iif);
 }
 
 int SkLookupProgram::flows_fd() const { return bpf_map__fd(skeleton_->maps.flows); }

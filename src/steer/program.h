@@ -28,6 +28,8 @@ class SkLookupProgram {
   // CAP_NET_ADMIN.
   static absl::StatusOr<SkLookupProgram> Load(uint32_t max_flows, uint32_t max_listeners);
 
+  // Flows are told apart by the interface they come in by: from Linux 5.17 on.
+  bool knows_iif() const { return knows_iif_; }
   int flows_fd() const;
   int listeners_fd() const;
   int program_fd() const;
@@ -44,11 +46,14 @@ class SkLookupProgram {
   using Skeleton = std::unique_ptr<sk_lookup_bpf, DestroySkeleton>;
   using Link = std::unique_ptr<bpf_link, DestroyLink>;
 
-  SkLookupProgram(Skeleton skeleton, Link link)
-      : skeleton_(std::move(skeleton)), link_(std::move(link)) {}
+  SkLookupProgram(Skeleton skeleton, Link link, bool knows_iif)
+      : skeleton_(std::move(skeleton)), link_(std::move(link)), knows_iif_(knows_iif) {}
+  static absl::StatusOr<Skeleton> LoadSkeleton(uint32_t max_flows, uint32_t max_listeners,
+                                               bool knows_iif);
 
   Skeleton skeleton_;
   Link link_;  // after the skeleton: detached before the maps go
+  bool knows_iif_ = true;
 };
 
 }  // namespace utproxy

@@ -36,6 +36,10 @@ struct {
   __type(value, __u64);
 } counters SEC(".maps");
 
+/* Whether the kernel has bpf_sk_lookup::ingress_ifindex; set by the loader. Where it is false the
+ * verifier removes the code that reads it. */
+const volatile __u8 knows_iif = 1;
+
 static __always_inline void count(__u32 which) {
   __u64* value = bpf_map_lookup_elem(&counters, &which);
   if (value) ++*value;
@@ -64,6 +68,12 @@ static __always_inline void read_flow(struct bpf_sk_lookup* ctx, struct steer_fl
   __u32 remote_port = *(volatile __u32*)&ctx->remote_port;
   flow->remote_port = bpf_ntohs((__u16)remote_port);
   flow->proto = (__u8)ctx->protocol;
+  if (knows_iif) {
+    __u32 iif = ctx->ingress_ifindex;
+    flow->iif[0] = (__u8)iif;
+    flow->iif[1] = (__u8)(iif >> 8);
+    flow->iif[2] = (__u8)(iif >> 16);
+  }
 }
 
 /* A socket leaves the map when it is closed, but, since about Linux 5.16, no longer when

@@ -32,8 +32,9 @@ int SynackRetries() {
 struct BatchListener {
   uint64_t cookie;
   uint32_t inode;
+  Proto proto;
   bool has_new_flow;
-  bool held;
+  ListenerSockets::Held held;
 };
 using BatchListeners = absl::InlinedVector<BatchListener, 4>;
 
@@ -42,8 +43,21 @@ BatchListener& Find(BatchListeners& listeners, const SteerRequest& request) {
   for (BatchListener& listener : listeners) {
     if (listener.cookie == request.listener_cookie) return listener;
   }
-  return listeners.emplace_back(
-      BatchListener{.cookie = request.listener_cookie, .inode = request.listener_inode});
+  return listeners.emplace_back(BatchListener{.cookie = request.listener_cookie,
+                                              .inode = request.listener_inode,
+                                              .proto = request.flow.proto});
+}
+
+SteerResult ResultOf(ListenerSockets::Held held) {
+  switch (held) {
+    case ListenerSockets::Held::kHeld:
+      return SteerResult::kSteered;
+    case ListenerSockets::Held::kGone:
+      return SteerResult::kListenerGone;
+    case ListenerSockets::Held::kUnreachable:
+      break;
+  }
+  return SteerResult::kListenerUnreachable;
 }
 
 SteerResult ResultOf(FlowIndex::PutResult put) {
@@ -83,14 +97,30 @@ absl::StatusOr<std::unique_ptr<Steering>> Steering::Open(const Options& options)
                                                         : TcpLifetimeNs(SynackRetries()),
                                  .udp_lifetime_ns = options.udp_lifetime_ns,
                                  .evict_idle_ns = options.evict_idle_ns};
-  return std::unique_ptr<Steering>(new Steering(*std::move(program), index));
+  std::optional<ListenerFinder> finder;
+  if (options.find_in_kernel) {
+    absl::StatusOr<ListenerFinder> loaded = ListenerFinder::Load(program->listeners_fd());
+    if (loaded.ok()) finder = *std::move(loaded);
+  }
+  return std::unique_ptr<Steering>(new Steering(*std::move(program), std::move(finder), index));
 }
 
-Steering::Steering(SkLookupProgram program, const FlowIndex::Options& options)
+Steering::Steering(SkLookupProgram program, std::optional<ListenerFinder> finder,
+                   const FlowIndex::Options& options)
     : program_(std::move(program)),
       map_(program_.flows_fd()),
       index_(&map_, options),
-      listeners_(program_.listeners_fd()) {}
+      listeners_(program_.listeners_fd(), std::move(finder)) {}
+
+// As struct steer_flow has it.
+FlowKey Steering::KeyOf(const FlowKey& flow, uint32_t iif) const {
+  FlowKey key = flow;
+  if (!program_.knows_iif()) return key;
+  key.zero[0] = static_cast<uint8_t>(iif);
+  key.zero[1] = static_cast<uint8_t>(iif >> 8);
+  key.zero[2] = static_cast<uint8_t>(iif >> 16);
+  return key;
+}
 
 void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results) {
   const int64_t now_ns = MonotonicCoarseNs();
@@ -100,18 +130,19 @@ void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerRe
     const SteerRequest& request = requests[i];
     BatchListener& listener = Find(listeners, request);
     results[i] = SteerResult::kSteered;
-    if (index_.Refresh(request.flow, request.listener_cookie, now_ns)) continue;
+    const FlowKey key = KeyOf(request.flow, request.iif);
+    if (index_.Refresh(key, request.listener_cookie, now_ns)) continue;
     listener.has_new_flow = true;
     fresh.push_back(i);
   }
   bool all_held = true;
   for (BatchListener& listener : listeners) {
-    listener.held =
-        listeners_.Ensure(listener.cookie, listener.inode, listener.has_new_flow, now_ns);
-    all_held &= listener.held;
+    listener.held = listeners_.Ensure(listener.cookie, listener.inode, listener.proto,
+                                      listener.has_new_flow, now_ns);
+    all_held &= listener.held == ListenerSockets::Held::kHeld;
   }
   for (uint32_t i = 0; !all_held && i < requests.size(); ++i) {
-    if (!Find(listeners, requests[i]).held) results[i] = SteerResult::kListenerUnreachable;
+    results[i] = ResultOf(Find(listeners, requests[i]).held);
   }
   if (!fresh.empty()) PutFresh(requests, results, fresh, now_ns);
 }
@@ -122,8 +153,9 @@ void Steering::PutFresh(absl::Span<const SteerRequest> requests, absl::Span<Stee
   absl::InlinedVector<FlowIndex::Target, 32> targets;
   Positions positions;
   for (const uint32_t i : fresh) {
-    if (results[i] == SteerResult::kListenerUnreachable) continue;
-    targets.push_back({.flow = requests[i].flow, .cookie = requests[i].listener_cookie});
+    if (results[i] != SteerResult::kSteered) continue;
+    targets.push_back(
+        {.flow = KeyOf(requests[i].flow, requests[i].iif), .cookie = requests[i].listener_cookie});
     positions.push_back(i);
   }
   absl::InlinedVector<FlowIndex::PutResult, 32> put(targets.size());
@@ -131,10 +163,10 @@ void Steering::PutFresh(absl::Span<const SteerRequest> requests, absl::Span<Stee
   for (size_t i = 0; i < put.size(); ++i) results[positions[i]] = ResultOf(put[i]);
 }
 
-absl::Status Steering::Reach(uint64_t listener_cookie, uint32_t listener_inode) {
-  if (listeners_.Ensure(listener_cookie, listener_inode, /*recheck=*/true, MonotonicNs())) {
-    return absl::OkStatus();
-  }
+absl::Status Steering::Reach(uint64_t listener_cookie, uint32_t listener_inode, Proto proto) {
+  const ListenerSockets::Held held =
+      listeners_.Ensure(listener_cookie, listener_inode, proto, /*recheck=*/true, MonotonicNs());
+  if (held == ListenerSockets::Held::kHeld) return absl::OkStatus();
   const absl::Status error = listeners_.last_error();
   return error.ok() ? absl::UnavailableError("its owner was not found a moment ago") : error;
 }

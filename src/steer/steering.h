@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "steer/bpf_flow_map.h"
 #include "steer/flow_index.h"
@@ -19,15 +20,18 @@
 namespace utproxy {
 
 // A flow whose unestablished packets are to reach a listener that their own port and address need
-// not lead to. `flow` as the packet has it: local is its destination.
+// not lead to. `flow` as the packet has it: local is its destination. `iif`: the index of the
+// interface that the packet came in by.
 struct SteerRequest {
   FlowKey flow;
   uint64_t listener_cookie = 0;
   uint32_t listener_inode = 0;
+  uint32_t iif = 0;
 };
 
 enum class SteerResult : uint8_t {
   kSteered,              // the entry stands and the listener's socket is held
+  kListenerGone,         // the listener has closed since it was decided for
   kListenerUnreachable,  // the listener's socket cannot be had (see Steering::listener_error)
   kFull,                 // no room, and every entry has been used a moment ago
   kFailed,               // the kernel refused the entry
@@ -65,6 +69,9 @@ class Steering {
     // within this time: its packet may not have been delivered yet. With it, and the default size,
     // half a million new flows a second find room.
     int64_t evict_idle_ns = 500'000'000;
+    // Whether listeners are found by iterating over the kernel's sockets, where the kernel can do
+    // that. Otherwise they are had from their owners, for which there must be the right.
+    bool find_in_kernel = true;
   };
 
   struct Stats {
@@ -85,10 +92,14 @@ class Steering {
 
   // Whether the listener's socket can be had (and is then held in the program's map): OK, or why
   // not. What Steer() would find for a flow to it.
-  absl::Status Reach(uint64_t listener_cookie, uint32_t listener_inode);
+  absl::Status Reach(uint64_t listener_cookie, uint32_t listener_inode, Proto proto);
 
   // Whether the flow has an entry. No system call.
-  bool Contains(const FlowKey& flow) const { return index_.Contains(flow); }
+  bool Contains(const FlowKey& flow, uint32_t iif) const { return ListenerOf(flow, iif) != 0; }
+  // The cookie of the listener that the flow's entry leads to; 0 where there is none.
+  uint64_t ListenerOf(const FlowKey& flow, uint32_t iif) const {
+    return index_.CookieOf(KeyOf(flow, iif));
+  }
 
   // Erases entries that have outlived their time. `now_ns`: CLOCK_MONOTONIC. About once a second,
   // by one thread.
@@ -101,7 +112,9 @@ class Steering {
  private:
   using Positions = absl::InlinedVector<uint32_t, 32>;
 
-  Steering(SkLookupProgram program, const FlowIndex::Options& options);
+  Steering(SkLookupProgram program, std::optional<ListenerFinder> finder,
+           const FlowIndex::Options& options);
+  FlowKey KeyOf(const FlowKey& flow, uint32_t iif) const;
   void PutFresh(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results,
                 const Positions& fresh, int64_t now_ns);
 

@@ -4,7 +4,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <functional>
+#include <map>
+#include <thread>
 
 #include "mirror/exact.h"
 #include "mirror/mirror.h"
@@ -104,6 +107,78 @@ TEST_F(MirrorNetnsTest, UdpFindsTheUnconnectedListener) {
   const Decision d = Exact(MakePacket(Proto::kUdp, "127.0.0.9:4000", "192.0.2.1:53"), policy);
   EXPECT_EQ(d.reason, Reason::kListener);
   EXPECT_EQ(d.socket->cookie, CookieOf(socket));
+}
+
+// Asks about the packet some 60,000 times while `change` runs over and over in another thread, and
+// counts the answers by their reasons.
+std::map<Reason, int> AskMeanwhile(const SocketTable& table, const InterfaceSnapshot& interfaces,
+                                   const Packet& packet, const Policy& policy,
+                                   const std::function<void()>& change) {
+  std::atomic<bool> stop = false;
+  std::thread changer([&] {
+    while (!stop) change();
+  });
+  ExactQuerier querier(*DiagClient::Open(), &table);
+  const std::vector<Packet> packets(64, packet);
+  std::vector<ExactAnswer> answers(packets.size());
+  std::map<Reason, int> reasons;
+  for (int i = 0; i < 1000; ++i) {
+    querier.Ask(packets, policy, interfaces, absl::MakeSpan(answers));
+    for (const ExactAnswer& answer : answers) {
+      EXPECT_TRUE(answer.complete);
+      ExactLookup lookup(answer, interfaces);
+      ++reasons[Decide(packet, policy, lookup).reason];
+    }
+  }
+  stop = true;
+  changer.join();
+  return reasons;
+}
+
+// sock_diag looks a socket up and then says what it is, by which time it may be something else.
+TEST_F(MirrorNetnsTest, AListenerThatClosesIsNoConnection) {
+  const UniqueFd opaque = Listen("127.0.0.1:0", {.reuseport = true});
+  const Policy policy{.on_port = LocalPort(opaque)};
+  const std::string at = absl::StrCat("0.0.0.0:", policy.on_port);
+  const Packet syn =
+      MakePacket(Proto::kTcp, "127.0.0.9:4000", absl::StrCat("192.0.2.1:", policy.on_port).c_str());
+  const auto reasons =
+      AskMeanwhile(mirror_->table(), *mirror_->interfaces().Get(), syn, policy, [&] {
+        const UniqueFd passing = Listen(at.c_str(), {.transparent = true, .reuseport = true});
+      });
+  EXPECT_EQ(reasons, (std::map<Reason, int>{{Reason::kNotTransparent, 64000}}));
+}
+
+TEST_F(MirrorNetnsTest, AListenerThatClosesIsNotTheLast) {
+  const UniqueFd always = Listen("0.0.0.0:0", {.transparent = true, .reuseport = true});
+  const Policy policy{.on_port = LocalPort(always)};
+  const std::string at = absl::StrCat("127.0.0.1:", policy.on_port);
+  const Packet syn = MakePacket(Proto::kTcp, "127.0.0.9:4000", "192.0.2.1:80");
+  auto reasons = AskMeanwhile(mirror_->table(), *mirror_->interfaces().Get(), syn, policy, [&] {
+    const UniqueFd passing = Listen(at.c_str(), {.transparent = true, .reuseport = true});
+  });
+  // The kernel itself gives up where the listener that it has found is freed at that moment
+  // (refcount_inc_not_zero in inet_lookup, as in nf_tproxy_get_sock_v4). That is far rarer than a
+  // listener that closes between the look-up and the answer.
+  const int given_up = reasons[Reason::kNoSocket];
+  EXPECT_LE(given_up, 64);
+  EXPECT_EQ(reasons[Reason::kListener], 64000 - given_up);
+}
+
+TEST_F(MirrorNetnsTest, ASocketThatConnectsToAnotherSenderIsNotThisOnes) {
+  const UniqueFd listener = Bind(SOCK_DGRAM, "0.0.0.0:0", {.transparent = true});
+  const UniqueFd reply = Bind(SOCK_DGRAM, "192.0.2.1:53", {.transparent = true});
+  const Policy policy{.on_port = LocalPort(listener)};
+  sockaddr_in other{.sin_family = AF_INET, .sin_port = htons(5000)};
+  other.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const sockaddr nobody{.sa_family = AF_UNSPEC};
+  const Packet datagram = MakePacket(Proto::kUdp, "127.0.0.9:4000", "192.0.2.1:53");
+  const auto reasons =
+      AskMeanwhile(mirror_->table(), *mirror_->interfaces().Get(), datagram, policy, [&] {
+        EXPECT_EQ(::connect(reply.get(), reinterpret_cast<sockaddr*>(&other), sizeof other), 0);
+        EXPECT_EQ(::connect(reply.get(), &nobody, sizeof nobody), 0);
+      });
+  EXPECT_EQ(reasons, (std::map<Reason, int>{{Reason::kListener, 64000}}));
 }
 
 TEST_F(MirrorNetnsTest, ConnectionsAndTheirEndReachTheTable) {

@@ -82,6 +82,21 @@ TEST_F(TableWriterTest, ADestroyedConnectionLivesOnAsTimeWait) {
   EXPECT_TRUE(Find(s).empty());
 }
 
+TEST_F(TableWriterTest, ALateAnswerStillSaysHowTransparentTheTimeWaitIs) {
+  const Socket opaque =
+      Make("192.0.2.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5);
+  writer_.Learn(opaque, interfaces_, 0);
+  writer_.Destroyed(opaque, 1000);
+  ASSERT_FALSE(Find(opaque)[0].transparent());
+  Socket closing = opaque;
+  closing.state = SockState::kFinWait1;
+  closing.flags |= Socket::kTransparent;
+  writer_.Learn(closing, interfaces_, 2000);
+  ASSERT_EQ(Find(opaque).size(), 1u);
+  EXPECT_TRUE(Find(opaque)[0].time_wait());
+  EXPECT_TRUE(Find(opaque)[0].transparent());
+}
+
 TEST_F(TableWriterTest, AnAnswerOlderThanTheSocketsEndDoesNotBringItBack) {
   const Socket s = Make("192.0.2.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5);
   writer_.Destroyed(s, 0);

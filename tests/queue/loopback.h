@@ -3,14 +3,10 @@
 #define UTPROXY_TESTS_QUEUE_LOOPBACK_H_
 
 #include <arpa/inet.h>
-#include <net/if.h>
 #include <netinet/in.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -26,19 +22,6 @@
 
 // Loopback UDP in a network namespace of the calling thread's own, for what needs real packets.
 namespace utproxy::loopback {
-
-// Puts the calling thread into a new namespace with lo up. Empty, or why it cannot be.
-inline std::string EnterNamespace() {
-  if (::unshare(CLONE_NEWNET) < 0) return std::string("unshare: ") + std::strerror(errno);
-  const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  std::strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP;
-  if (::ioctl(fd.get(), SIOCSIFFLAGS, &request) < 0) {
-    return std::string("lo up: ") + std::strerror(errno);
-  }
-  return "";
-}
 
 // Runs a shell command in the calling thread's namespace.
 inline bool Shell(const std::string& command) {

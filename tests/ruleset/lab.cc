@@ -11,7 +11,6 @@
 #include <linux/netfilter/nfnetlink_queue.h>
 #include <net/if.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +18,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+
+#include "support/netns.h"
 
 namespace utproxy::lab {
 namespace {
@@ -118,10 +119,9 @@ std::unique_ptr<Queued> ReadQueued(const nlmsghdr& nlh) {
 }  // namespace
 
 std::string EnterNamespace() {
-  if (::geteuid() != 0) return "needs root";
-  if (::unshare(CLONE_NEWNET) < 0) return "this kernel makes no network namespaces";
-  const Output up = Shell("command -v nft ip >/dev/null && ip link set lo up");
-  return up.status == 0 ? "" : "needs nft and ip: " + up.text;
+  const std::string why = testing::EnterNetns();
+  if (!why.empty()) return why;
+  return Shell("command -v nft ip").status == 0 ? "" : "needs nft and ip";
 }
 
 Output Shell(const std::string& script) {

@@ -25,7 +25,7 @@ FlowKey Flow(uint16_t port, Proto proto = Proto::kTcp) {
           .proto = proto};
 }
 
-class FlowIndexTest : public testing::Test {
+class FlowIndexTest : public ::testing::Test {
  protected:
   PutResult Put(const FlowKey& flow, uint64_t cookie, int64_t now) {
     const Target target{flow, cookie};

@@ -2,9 +2,6 @@
 #include "kernel_fixture.h"
 
 #include <linux/capability.h>
-#include <net/if.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,27 +11,26 @@
 namespace utproxy {
 namespace {
 
-bool BringLoopbackUp() {
-  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  std::strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP | IFF_RUNNING;
-  return ::ioctl(socket.get(), SIOCSIFFLAGS, &request) == 0;
-}
+// A byte with room for one descriptor (SCM_RIGHTS, unix(7)).
+struct DescriptorMessage {
+  DescriptorMessage() {
+    header.msg_iov = &data;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    descriptor()->cmsg_level = SOL_SOCKET;
+    descriptor()->cmsg_type = SCM_RIGHTS;
+    descriptor()->cmsg_len = CMSG_LEN(sizeof(int));
+  }
+  cmsghdr* descriptor() { return CMSG_FIRSTHDR(&header); }
+
+  char byte = 0;
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
+  msghdr header{};
+};
 
 }  // namespace
-
-bool EnterNewNetns(std::string* why) {
-  if (::geteuid() != 0) {
-    *why = "needs root";
-  } else if (::unshare(CLONE_NEWNET) != 0) {
-    *why = std::string("cannot make a network namespace: ") + std::strerror(errno);
-  } else if (!BringLoopbackUp()) {
-    *why = std::string("cannot bring lo up: ") + std::strerror(errno);
-  }
-  return why->empty();
-}
-
 void DropCapabilities(std::initializer_list<int> capabilities) {
   __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   __user_cap_data_struct data[2]{};
@@ -46,23 +42,6 @@ void DropCapabilities(std::initializer_list<int> capabilities) {
     word.inheritable &= ~CAP_TO_MASK(capability);
   }
   ASSERT_EQ(::syscall(SYS_capset, &header, data), 0);
-}
-
-SockAddr::SockAddr(const std::string& text) {
-  const Endpoint endpoint = ParseEndpoint(text).value();
-  if (endpoint.family == Family::kIpv4) {
-    auto* in = reinterpret_cast<sockaddr_in*>(&storage);
-    in->sin_family = AF_INET;
-    in->sin_port = htons(endpoint.port);
-    in->sin_addr.s_addr = endpoint.address.Ipv4();
-    size = sizeof *in;
-  } else {
-    auto* in6 = reinterpret_cast<sockaddr_in6*>(&storage);
-    in6->sin6_family = AF_INET6;
-    in6->sin6_port = htons(endpoint.port);
-    std::memcpy(&in6->sin6_addr, endpoint.address.bytes().data(), 16);
-    size = sizeof *in6;
-  }
 }
 
 UniqueFd Listen(int type, const std::string& at, bool reuseport) {
@@ -86,13 +65,6 @@ UniqueFd Client(int type, int family) {
   const SockAddr any(family == AF_INET ? "127.0.0.1:0" : "[::1]:0");
   EXPECT_EQ(::bind(fd.get(), any.get(), any.size), 0) << std::strerror(errno);
   return fd;
-}
-
-uint64_t CookieOf(const UniqueFd& socket) {
-  uint64_t cookie = 0;
-  socklen_t len = sizeof cookie;
-  EXPECT_EQ(::getsockopt(socket.get(), SOL_SOCKET, SO_COOKIE, &cookie, &len), 0);
-  return cookie;
 }
 
 uint32_t InodeOf(const UniqueFd& socket) {
@@ -129,9 +101,23 @@ FlowKey FlowTo(const UniqueFd& client, const std::string& to) {
   return flow;
 }
 
+void SendAway(UniqueFd descriptor, const UniqueFd& to) {
+  DescriptorMessage message;
+  const int fd = descriptor.get();
+  std::memcpy(CMSG_DATA(message.descriptor()), &fd, sizeof fd);
+  ASSERT_EQ(::sendmsg(to.get(), &message.header, 0), 1);
+}
+
+UniqueFd Take(const UniqueFd& from) {
+  DescriptorMessage message;
+  int fd = -1;
+  EXPECT_EQ(::recvmsg(from.get(), &message.header, MSG_CMSG_CLOEXEC), 1);
+  std::memcpy(&fd, CMSG_DATA(message.descriptor()), sizeof fd);
+  return UniqueFd(fd);
+}
+
 void KernelTest::SetUp() {
-  std::string why;
-  if (!EnterNewNetns(&why)) GTEST_SKIP() << why;
+  if (const std::string why = EnterNetns(); !why.empty()) GTEST_SKIP() << why;
   auto steering = Steering::Open(options());
   if (absl::IsUnimplemented(steering.status())) GTEST_SKIP() << steering.status();
   ASSERT_TRUE(steering.ok()) << steering.status() << RemedyOf(steering.status());

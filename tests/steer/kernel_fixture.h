@@ -14,40 +14,38 @@
 #include "base/fd.h"
 #include "base/status.h"
 #include "steer/steering.h"
+#include "support/netns.h"
+#include "support/sockets.h"
 
 namespace utproxy {
 
-// Takes the calling thread into a network namespace of its own, which goes with it and with its
-// sockets, and brings lo up. False with a reason where that cannot be done.
-bool EnterNewNetns(std::string* why);
+using testing::CookieOf;
+using testing::EnterNetns;
+using testing::SockAddr;
 
 // Takes capabilities, by their numbers, from the calling thread for good. Other threads keep
 // theirs.
 void DropCapabilities(std::initializer_list<int> capabilities);
 
-// An address and a port as sockets take them; `text` as in ParseEndpoint.
-struct SockAddr {
-  explicit SockAddr(const std::string& text);
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-  int family() const { return storage.ss_family; }
-
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-};
-
 // The sockets of the tests. Listeners do not block; IPv6 ones are dual-stack.
 UniqueFd Listen(int type, const std::string& at, bool reuseport = false);
 // A client bound to a port of its own, not connected yet. 127.0.0.1 or ::1.
 UniqueFd Client(int type, int family);
-uint64_t CookieOf(const UniqueFd& socket);
 uint32_t InodeOf(const UniqueFd& socket);
 // Whether the listener has something to accept or to read; waits for it up to `timeout_ms`.
 bool Readable(const UniqueFd& socket, int timeout_ms = 2000);
 // The flow of a packet that `client` sends to `to`, as the receiving host sees it.
 FlowKey FlowTo(const UniqueFd& client, const std::string& to);
 
+// Sends the descriptor in a message (SCM_RIGHTS) by a Unix socket, and closes it.
+void SendAway(UniqueFd descriptor, const UniqueFd& to);
+// Takes the descriptor out of the message at the other end.
+UniqueFd Take(const UniqueFd& from);
+
 // Each test has a network namespace of its own, with nothing but lo, and steering in it.
-class KernelTest : public testing::Test {
+inline constexpr uint32_t kLoopback = 1;  // the index of lo in every namespace
+
+class KernelTest : public ::testing::Test {
  protected:
   void SetUp() override;
   virtual Steering::Options options() const { return {}; }
@@ -56,7 +54,7 @@ class KernelTest : public testing::Test {
     return Steer(flow, CookieOf(listener), InodeOf(listener));
   }
   SteerResult Steer(const FlowKey& flow, uint64_t cookie, uint32_t inode) {
-    const SteerRequest request{flow, cookie, inode};
+    const SteerRequest request{flow, cookie, inode, kLoopback};
     SteerResult result;
     steering_->Steer({&request, 1}, {&result, 1});
     return result;

@@ -15,19 +15,19 @@
 namespace utproxy {
 namespace {
 
-class ListenerSocketsTest : public testing::Test {
+class ListenerSocketsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string why;
-    if (!EnterNewNetns(&why)) GTEST_SKIP() << why;
+    if (const std::string why = EnterNetns(); !why.empty()) GTEST_SKIP() << why;
     auto program = SkLookupProgram::Load(1, 2);
     if (absl::IsUnimplemented(program.status())) GTEST_SKIP() << program.status();
     ASSERT_TRUE(program.ok()) << program.status();
     program_.emplace(*std::move(program));
-    sockets_.emplace(program_->listeners_fd());
+    sockets_.emplace(program_->listeners_fd(), std::nullopt);
   }
   bool Ensure(const UniqueFd& socket, bool recheck, int64_t now_ns) {
-    return sockets_->Ensure(CookieOf(socket), InodeOf(socket), recheck, now_ns);
+    return sockets_->Ensure(CookieOf(socket), InodeOf(socket), Proto::kTcp, recheck, now_ns) ==
+           ListenerSockets::Held::kHeld;
   }
 
   std::optional<SkLookupProgram> program_;

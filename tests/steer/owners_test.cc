@@ -67,6 +67,7 @@ class Owner {
 
 class OwnersTest : public KernelTest {
  protected:
+  Steering::Options options() const override { return {.find_in_kernel = false}; }
   // Steers a new client's flow to the listener, and connects.
   SteerResult SteerTo(const Owned& owned, int* error) {
     const UniqueFd client = Client(SOCK_STREAM, AF_INET);
@@ -84,7 +85,7 @@ TEST_F(OwnersTest, AnotherProcess) {
   EXPECT_EQ(steering_->stats().listeners.held, 1u);
   owner.End();
   EXPECT_EQ(steering_->stats().listeners.held, 0u) << "we kept its listener open";
-  EXPECT_EQ(SteerTo(owner.owned(), &error), SteerResult::kListenerUnreachable);
+  EXPECT_EQ(SteerTo(owner.owned(), &error), SteerResult::kListenerGone);
   EXPECT_EQ(error, ECONNREFUSED);
 
   const Owner again("127.0.0.1:1090");
@@ -107,14 +108,14 @@ TEST_F(OwnersTest, AnotherUserWithoutThePrivilegeToReachIt) {
   const Owner owner("127.0.0.1:1090", [] { EXPECT_EQ(::setuid(65534), 0); });
   std::thread([&] {  // capabilities are a thread's own
     DropCapabilities({CAP_SYS_PTRACE});
-    EXPECT_EQ(Steer({.remote_port = 1}, owner.owned().cookie, owner.owned().inode),
-              SteerResult::kListenerUnreachable);
+    EXPECT_NE(Steer({.remote_port = 1}, owner.owned().cookie, owner.owned().inode),
+              SteerResult::kSteered);
   })
       .join();
   const absl::Status error = steering_->listener_error();
   EXPECT_TRUE(absl::IsPermissionDenied(error) || absl::IsNotFound(error)) << error;
   EXPECT_NE(RemedyOf(error).find("CAP_SYS_PTRACE"), std::string::npos);
-  EXPECT_FALSE(steering_->Contains({.remote_port = 1}));
+  EXPECT_FALSE(steering_->Contains({.remote_port = 1}, 0));
 }
 
 // A socket whose only descriptor is in a message that nobody has received yet.
@@ -124,43 +125,23 @@ TEST_F(OwnersTest, NobodyForTheMoment) {
   const UniqueFd sender(pair[0]), receiver(pair[1]);
   UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
   const Owned owned{CookieOf(listener), InodeOf(listener)};
-
-  char byte = 0;
-  iovec data{&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int fd = listener.get();
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  ASSERT_EQ(::sendmsg(sender.get(), &message, 0), 1);
-  listener.reset();
+  SendAway(std::move(listener), sender);
 
   int error = -1;
-  EXPECT_EQ(SteerTo(owned, &error), SteerResult::kListenerUnreachable);
+  EXPECT_EQ(SteerTo(owned, &error), SteerResult::kListenerGone);
   EXPECT_TRUE(absl::IsNotFound(steering_->listener_error())) << steering_->listener_error();
   const auto before = steering_->stats().listeners;
   EXPECT_EQ(before.scans, 1u);
   for (uint16_t i = 0; i < 50; ++i) {
-    EXPECT_EQ(Steer({.remote_port = i}, owned.cookie, owned.inode),
-              SteerResult::kListenerUnreachable);
+    EXPECT_NE(Steer({.remote_port = i}, owned.cookie, owned.inode), SteerResult::kSteered);
   }
   const auto after = steering_->stats().listeners;
   EXPECT_EQ(after.cached + after.unreachable, before.cached + before.unreachable + 50);
   EXPECT_GT(after.cached, before.cached) << "a flood does not walk through /proc for each packet";
 
-  ASSERT_EQ(::recvmsg(receiver.get(), &message, MSG_CMSG_CLOEXEC), 1);
-  int received = -1;
-  std::memcpy(&received, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof received);
-  listener.reset(received);
+  listener = Take(receiver);
   SteerResult result = SteerResult::kListenerUnreachable;
-  for (int i = 0; i < 200 && result == SteerResult::kListenerUnreachable; ++i) {
+  for (int i = 0; i < 200 && result != SteerResult::kSteered; ++i) {
     ::usleep(50'000);
     result = SteerTo(owned, &error);
   }
@@ -171,9 +152,8 @@ TEST_F(OwnersTest, NobodyForTheMoment) {
 TEST_F(OwnersTest, ARightInodeWithAWrongCookieIsNotBelieved) {
   const UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
   EXPECT_EQ(Steer({.remote_port = 1}, CookieOf(listener) + 12345, InodeOf(listener)),
-            SteerResult::kListenerUnreachable);
-  EXPECT_EQ(Steer({.remote_port = 1}, CookieOf(listener) + 12346, 0),
-            SteerResult::kListenerUnreachable);
+            SteerResult::kListenerGone);
+  EXPECT_EQ(Steer({.remote_port = 1}, CookieOf(listener) + 12346, 0), SteerResult::kListenerGone);
   EXPECT_EQ(steering_->stats().listeners.held, 0u);
   EXPECT_EQ(steering_->stats().flows.entries, 0u);
 }

@@ -19,10 +19,10 @@ namespace {
 
 constexpr uint32_t kMaxFlows = 16;
 
-class ProgramTest : public testing::TestWithParam<bool> {
+class ProgramTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    if (!EnterNewNetns(&why_)) GTEST_SKIP() << why_;
+    if (const std::string why = EnterNetns(); !why.empty()) GTEST_SKIP() << why;
     auto program = SkLookupProgram::Load(kMaxFlows, 4);
     if (absl::IsUnimplemented(program.status())) GTEST_SKIP() << program.status();
     ASSERT_TRUE(program.ok()) << program.status();
@@ -64,7 +64,6 @@ class ProgramTest : public testing::TestWithParam<bool> {
     return out.cookie;
   }
 
-  std::string why_;
   std::optional<SkLookupProgram> program_;
 };
 
@@ -151,7 +150,7 @@ TEST_P(ProgramTest, ABadDescriptorIsNoSuccess) {
   EXPECT_EQ(map.Erase(keys), 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Updates, ProgramTest, testing::Bool(),
+INSTANTIATE_TEST_SUITE_P(Updates, ProgramTest, ::testing::Bool(),
                          [](const auto& test) { return test.param ? "batched" : "one_by_one"; });
 
 }  // namespace

@@ -24,8 +24,7 @@ struct Bed {
 };
 
 std::unique_ptr<Bed> MakeBed(benchmark::State& state, uint32_t max_flows) {
-  std::string why;
-  if (!EnterNewNetns(&why)) {
+  if (const std::string why = EnterNetns(); !why.empty()) {
     state.SkipWithError(why.c_str());
     return nullptr;
   }

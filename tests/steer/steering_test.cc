@@ -28,7 +28,7 @@ struct Path {
 
 void PrintTo(const Path& path, std::ostream* out) { *out << path.name; }
 
-class SteeringPathTest : public KernelTest, public testing::WithParamInterface<Path> {};
+class SteeringPathTest : public KernelTest, public ::testing::WithParamInterface<Path> {};
 
 TEST_P(SteeringPathTest, ReachesTheListener) {
   const Path& path = GetParam();
@@ -36,7 +36,7 @@ TEST_P(SteeringPathTest, ReachesTheListener) {
   const UniqueFd client = Client(path.type, SockAddr(path.to).family());
   const FlowKey flow = FlowTo(client, path.to);
   ASSERT_EQ(Steer(flow, listener), SteerResult::kSteered) << steering_->listener_error();
-  EXPECT_TRUE(steering_->Contains(flow));
+  EXPECT_TRUE(steering_->Contains(flow, kLoopback));
   EXPECT_EQ(Reach(client, path.to), 0);
   EXPECT_TRUE(Readable(listener));
   EXPECT_EQ(counters().steered, 1u) << "the SYN or the datagram; the ACK finds the request socket";
@@ -57,15 +57,15 @@ TEST_P(SteeringPathTest, NoOtherFlowDoes) {
 
 INSTANTIATE_TEST_SUITE_P(
     Paths, SteeringPathTest,
-    testing::Values(Path{"tcp4", "127.0.0.1:5353", "127.0.0.1:1090", SOCK_STREAM},
-                    Path{"tcp4_address", "127.0.0.1:5353", "127.0.0.9:5353", SOCK_STREAM},
-                    Path{"tcp6", "[::1]:5353", "[::1]:1090", SOCK_STREAM},
-                    Path{"tcp4_dual_stack", "127.0.0.1:5353", "[::]:1090", SOCK_STREAM},
-                    Path{"tcp6_dual_stack", "[::1]:5353", "[::]:1090", SOCK_STREAM},
-                    Path{"udp4", "127.0.0.1:5353", "127.0.0.1:1090", SOCK_DGRAM},
-                    Path{"udp6", "[::1]:5353", "[::1]:1090", SOCK_DGRAM},
-                    Path{"udp4_dual_stack", "127.0.0.1:5353", "[::]:1090", SOCK_DGRAM},
-                    Path{"udp6_dual_stack", "[::1]:5353", "[::]:1090", SOCK_DGRAM}),
+    ::testing::Values(Path{"tcp4", "127.0.0.1:5353", "127.0.0.1:1090", SOCK_STREAM},
+                      Path{"tcp4_address", "127.0.0.1:5353", "127.0.0.9:5353", SOCK_STREAM},
+                      Path{"tcp6", "[::1]:5353", "[::1]:1090", SOCK_STREAM},
+                      Path{"tcp4_dual_stack", "127.0.0.1:5353", "[::]:1090", SOCK_STREAM},
+                      Path{"tcp6_dual_stack", "[::1]:5353", "[::]:1090", SOCK_STREAM},
+                      Path{"udp4", "127.0.0.1:5353", "127.0.0.1:1090", SOCK_DGRAM},
+                      Path{"udp6", "[::1]:5353", "[::1]:1090", SOCK_DGRAM},
+                      Path{"udp4_dual_stack", "127.0.0.1:5353", "[::]:1090", SOCK_DGRAM},
+                      Path{"udp6_dual_stack", "[::1]:5353", "[::]:1090", SOCK_DGRAM}),
     [](const auto& test) { return test.param.name; });
 
 class SteeringTest : public KernelTest {};
@@ -93,8 +93,7 @@ TEST_F(SteeringTest, AClosedListenersFlowsAreLeftToTheKernel) {
   EXPECT_EQ(Reach(client, "127.0.0.1:5353"), ECONNREFUSED);
   EXPECT_EQ(counters().socket_gone, 1u);
   const UniqueFd another = Client(SOCK_STREAM, AF_INET);
-  EXPECT_EQ(Steer(FlowTo(another, "127.0.0.1:5353"), cookie, inode),
-            SteerResult::kListenerUnreachable);
+  EXPECT_EQ(Steer(FlowTo(another, "127.0.0.1:5353"), cookie, inode), SteerResult::kListenerGone);
 }
 
 TEST_F(SteeringTest, AReopenedListenerIsFoundByItsNewCookie) {
@@ -196,8 +195,8 @@ TEST_F(SteeringTest, OneBatchOfManyFlowsAndListeners) {
     std::vector<SteerResult> results(requests.size());
     steering_->Steer(requests, absl::MakeSpan(results));
     for (size_t i = 0; i < results.size(); ++i) {
-      EXPECT_EQ(results[i], i % 5 == 0 ? SteerResult::kListenerUnreachable : SteerResult::kSteered);
-      EXPECT_EQ(steering_->Contains(requests[i].flow), i % 5 != 0);
+      EXPECT_EQ(results[i], i % 5 == 0 ? SteerResult::kListenerGone : SteerResult::kSteered);
+      EXPECT_EQ(steering_->Contains(requests[i].flow, 0), i % 5 != 0);
     }
   }
   EXPECT_EQ(steering_->stats().flows.inserted, 160u);
@@ -277,7 +276,7 @@ TEST_F(SmallSteeringTest, FullEvictsTheOldest) {
     ::usleep(20'000);  // more than the coarse clock's tick, so that the order is certain
   }
   EXPECT_EQ(steering_->stats().flows.evicted, 1u);
-  EXPECT_FALSE(steering_->Contains(FlowTo(clients[0], "127.0.0.1:5353")));
+  EXPECT_FALSE(steering_->Contains(FlowTo(clients[0], "127.0.0.1:5353"), kLoopback));
   EXPECT_EQ(Reach(clients[0], "127.0.0.1:5353"), ECONNREFUSED);
   for (int i = 1; i < 5; ++i) EXPECT_EQ(Reach(clients[i], "127.0.0.1:5353"), 0) << i;
 }
@@ -288,9 +287,9 @@ TEST_F(SmallSteeringTest, AnExpiredEntrySteersNoMore) {
   const FlowKey flow = FlowTo(client, "127.0.0.1:5353");
   ASSERT_EQ(Steer(flow, listener), SteerResult::kSteered);
   steering_->Expire(MonotonicNs());
-  EXPECT_TRUE(steering_->Contains(flow));
+  EXPECT_TRUE(steering_->Contains(flow, kLoopback));
   steering_->Expire(MonotonicNs() + kNsPerSec);
-  EXPECT_FALSE(steering_->Contains(flow));
+  EXPECT_FALSE(steering_->Contains(flow, kLoopback));
   EXPECT_EQ(steering_->stats().flows.expired, 1u);
   EXPECT_EQ(Reach(client, "127.0.0.1:5353"), 0);
   EXPECT_FALSE(Readable(listener, 50));

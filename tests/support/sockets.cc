@@ -2,16 +2,16 @@
 #include "support/sockets.h"
 
 #include <arpa/inet.h>
-#include <net/if.h>
 #include <netinet/in.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
+
+#include "support/netns.h"
 
 namespace utproxy::testing {
 namespace {
@@ -22,37 +22,13 @@ void CheckOk(bool ok, const char* what) {
   std::abort();
 }
 
-struct SockAddr {
-  sockaddr_storage storage{};
-  socklen_t len = 0;
-  sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
-};
-
-SockAddr ToSockAddr(const Endpoint& endpoint) {
-  SockAddr result;
-  if (endpoint.family == Family::kIpv4) {
-    auto* v4 = reinterpret_cast<sockaddr_in*>(&result.storage);
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(endpoint.port);
-    v4->sin_addr.s_addr = endpoint.address.Ipv4();
-    result.len = sizeof *v4;
-  } else {
-    auto* v6 = reinterpret_cast<sockaddr_in6*>(&result.storage);
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(endpoint.port);
-    std::memcpy(&v6->sin6_addr, endpoint.address.bytes().data(), 16);
-    result.len = sizeof *v6;
-  }
-  return result;
-}
-
 void SetInt(int fd, int level, int name, int value) {
   CheckOk(::setsockopt(fd, level, name, &value, sizeof value) == 0, "setsockopt");
 }
 
-UniqueFd Open(int type, const Endpoint& endpoint, const SocketOptions& options) {
-  const bool v6 = endpoint.family == Family::kIpv6;
-  UniqueFd fd(::socket(v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC, 0));
+UniqueFd Open(int type, int family, const SocketOptions& options) {
+  const bool v6 = family == AF_INET6;
+  UniqueFd fd(::socket(family, type | SOCK_CLOEXEC, 0));
   CheckOk(fd.valid(), "socket");
   SetInt(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
   if (options.reuseport) SetInt(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1);
@@ -65,25 +41,33 @@ UniqueFd Open(int type, const Endpoint& endpoint, const SocketOptions& options) 
 
 }  // namespace
 
+SockAddr::SockAddr(const std::string& text) {
+  const std::optional<Endpoint> endpoint = ParseEndpoint(text);
+  CheckOk(endpoint.has_value(), text.c_str());
+  if (endpoint->family == Family::kIpv4) {
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(endpoint->port);
+    v4->sin_addr.s_addr = endpoint->address.Ipv4();
+    size = sizeof *v4;
+  } else {
+    auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(endpoint->port);
+    std::memcpy(&v6->sin6_addr, endpoint->address.bytes().data(), 16);
+    size = sizeof *v6;
+  }
+}
+
 bool EnterFreshNetns() {
-  static const bool entered = [] {
-    if (::unshare(CLONE_NEWNET) < 0) return false;
-    const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    ifreq request{};
-    std::strcpy(request.ifr_name, "lo");
-    request.ifr_flags = IFF_UP;
-    CheckOk(::ioctl(fd.get(), SIOCSIFFLAGS, &request) == 0, "set lo up");
-    return true;
-  }();
+  static const bool entered = EnterNetns().empty();
   return entered;
 }
 
 UniqueFd Bind(int type, const char* endpoint, const SocketOptions& options) {
-  const std::optional<Endpoint> parsed = ParseEndpoint(endpoint);
-  CheckOk(parsed.has_value(), "endpoint");
-  UniqueFd fd = Open(type, *parsed, options);
-  SockAddr address = ToSockAddr(*parsed);
-  CheckOk(::bind(fd.get(), address.get(), address.len) == 0, "bind");
+  const SockAddr address(endpoint);
+  UniqueFd fd = Open(type, address.family(), options);
+  CheckOk(::bind(fd.get(), address.get(), address.size) == 0, "bind");
   return fd;
 }
 
@@ -94,11 +78,9 @@ UniqueFd Listen(const char* endpoint, const SocketOptions& options) {
 }
 
 UniqueFd Connect(int type, const char* endpoint) {
-  const std::optional<Endpoint> parsed = ParseEndpoint(endpoint);
-  CheckOk(parsed.has_value(), "endpoint");
-  UniqueFd fd = Open(type, *parsed, {});
-  SockAddr address = ToSockAddr(*parsed);
-  CheckOk(::connect(fd.get(), address.get(), address.len) == 0, "connect");
+  const SockAddr address(endpoint);
+  UniqueFd fd = Open(type, address.family(), {});
+  CheckOk(::connect(fd.get(), address.get(), address.size) == 0, "connect");
   return fd;
 }
 
@@ -109,11 +91,12 @@ UniqueFd Accept(const UniqueFd& listener) {
 }
 
 uint16_t LocalPort(const UniqueFd& fd) {
-  SockAddr address;
-  address.len = sizeof address.storage;
-  CheckOk(::getsockname(fd.get(), address.get(), &address.len) == 0, "getsockname");
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  CheckOk(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0,
+          "getsockname");
   // The port stands at the same place in both families' addresses.
-  return ntohs(reinterpret_cast<sockaddr_in*>(&address.storage)->sin_port);
+  return ntohs(reinterpret_cast<sockaddr_in*>(&address)->sin_port);
 }
 
 uint64_t CookieOf(const UniqueFd& fd) {

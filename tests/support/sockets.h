@@ -2,10 +2,24 @@
 #ifndef UTPROXY_TESTS_SUPPORT_SOCKETS_H_
 #define UTPROXY_TESTS_SUPPORT_SOCKETS_H_
 
+#include <sys/socket.h>
+
+#include <string>
+
 #include "base/fd.h"
 #include "utproxy/address.h"
 
 namespace utproxy::testing {
+
+// An address and a port as the socket calls take them; `text` as in ParseEndpoint.
+struct SockAddr {
+  explicit SockAddr(const std::string& text);
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+  int family() const { return storage.ss_family; }
+
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+};
 
 struct SocketOptions {
   bool transparent = false;
@@ -13,8 +27,7 @@ struct SocketOptions {
   bool v6only = false;
 };
 
-// Moves the calling process into a fresh network namespace with lo up; once for a process. False,
-// with nothing changed, without the right to do so.
+// EnterNetns(), but once for a process: later calls change nothing.
 bool EnterFreshNetns();
 
 // Each aborts the test program where the kernel refuses: what is tested stands on them.

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from delivery import SideBySide
 from engine import Kernel, Utproxy
 from lab import Lab
 
@@ -55,3 +56,8 @@ def make_engine(request):
         if engine.process is not None and engine.process.alive():
             status = engine.stop()
             assert status == 0, f"SIGTERM: exit {status}: {engine.process.err()}"
+
+
+@pytest.fixture
+def side_by_side(make_lab, make_engine):
+    return SideBySide(make_lab, make_engine)

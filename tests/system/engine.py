@@ -2,7 +2,8 @@
 """What does the transparent proxying in a test's router, behind one interface.
 
     kernel   the kernel's xt_TPROXY: the control, which every comparison is made with
-    rules    utproxy with the user's own NFQUEUE rule, ip rule and ip route
+    rules    utproxy with the user's own queue rule, ip rule and ip route; nft's `queue` where the kernel has it, else
+             iptables' NFQUEUE
     install  utproxy run --install
 """
 import dataclasses
@@ -16,6 +17,7 @@ from lab import wait_until
 
 KINDS = ["kernel", "rules", "install"]
 OURS = ["rules", "install"]
+USERS_TABLE = "users"  # of the nft rule of `rules`
 
 
 @dataclasses.dataclass
@@ -41,6 +43,11 @@ class Target:
         """The condition of an iptables rule; dport 0 stands for any port."""
         words = ["-i", self.iif, "-p", self.protocol]
         return words + ["--dport", self.dport] if self.dport else words
+
+    def nft_match(self):
+        """The same condition in nft's words."""
+        port = f"{self.protocol} dport {self.dport}" if self.dport else f"meta l4proto {self.protocol}"
+        return f'iifname "{self.iif}" {port}'
 
     def queue_words(self):
         return ["--queue-num", "0"] if self.queues == 1 else ["--queue-balance", f"0:{self.queues - 1}"]
@@ -107,9 +114,27 @@ class Utproxy:
         return any(line.startswith("utproxy: ready") for line in self.process.err().splitlines())
 
     def _queue_rules(self):
+        if has_nft_queue(self.lab.router):
+            last = f"-{self.target.queues - 1}" if self.target.queues > 1 else ""
+            self.lab.router.run("nft", "-f", "-", text=f"""
+                table inet {USERS_TABLE} {{
+                    chain pre {{
+                        type filter hook prerouting priority mangle;
+                        {self.target.nft_match()} queue num 0{last}
+                    }}
+                }}""")
+            return
         for tool in ("iptables", "ip6tables"):
             self.lab.router.run(tool, "-t", "mangle", "-A", "PREROUTING", *self.target.match(), "-j", "NFQUEUE",
                                 *self.target.queue_words())
+
+    def remove_queue_rules(self):
+        """Those of the user."""
+        if has_nft_queue(self.lab.router):
+            self.lab.router.run("nft", "delete", "table", "inet", USERS_TABLE)
+            return
+        for tool in ("iptables", "ip6tables"):
+            self.lab.router.run(tool, "-t", "mangle", "-F")
 
     def stop(self, number=signal.SIGTERM):
         return self.process.stop(number)
@@ -129,6 +154,12 @@ class Utproxy:
             options += ["--on-miss", self.target.on_miss]
         done = self.lab.router.run(self.binary, "explain", "-j", *words, *options, check=check)
         return json.loads(done.stdout)
+
+
+def has_nft_queue(space):
+    """Whether this kernel has nft's queue expression; asks without changing a rule."""
+    rule = "add table inet t; add chain inet t c; add rule inet t c queue num 0"
+    return space.run("nft", "-c", rule, check=False).returncode == 0
 
 
 def reason_count(stats, name):

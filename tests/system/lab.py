@@ -33,6 +33,7 @@ ROUTER = {4: "10.77.1.1", 6: "fd77:1::1"}  # the first address of the router's l
 OTHER = {4: "10.77.9.9", 6: "fd77:9::9"}  # an address on the router's lo
 ASKED = {4: "203.0.113.80", 6: "2001:db8:99::80"}
 TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}  # the level and option of IP_TRANSPARENT
+PATIENCE = float(os.environ.get("UTPROXY_PATIENCE", "1"))  # how much slower than usual the machine may be
 SOURCES = 32  # how many addresses the client has in each family
 
 
@@ -46,7 +47,9 @@ def endpoint(address, port):
 
 
 def wait_until(condition, seconds=10.0, what="a condition"):
-    """Polls until `condition()` is true and returns its value; fails after `seconds`. `what` may be a function."""
+    """Polls until `condition()` is true and returns its value; fails after `seconds`, times PATIENCE. `what` may be a
+    function."""
+    seconds *= PATIENCE
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -100,7 +103,7 @@ class Process:
         if self.alive():
             self.popen.send_signal(number)
         try:
-            return self.popen.wait(seconds)
+            return self.popen.wait(seconds * PATIENCE)
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()
@@ -264,6 +267,13 @@ END
             ip -6 route add default via fd77:2::1
         """)
         self.router.sh("ip route add default via 10.77.2.2\nip -6 route add default via fd77:2::2")
+
+    def know_each_other(self):
+        """Client and router need not ask for each other's hardware address: that would let packets overtake others."""
+        for space, other, addresses in ((self.client, self.router, ROUTER), (self.router, self.client, CLIENT)):
+            link = json.loads(other.run("ip", "-j", "link", "show", "lan0").stdout)[0]["address"]
+            for address in addresses.values():
+                space.run("ip", "neighbour", "replace", address, "lladdr", link, "dev", "lan0", "nud", "permanent")
 
     def listen(self, protocol, port, *options, family=4, bind=None, space=None, report=True):
         """A transparent listener (traffic/*_listen.cc); returns when it listens."""

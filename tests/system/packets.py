@@ -31,26 +31,43 @@ def ip_packet(src, dst, protocol, payload):
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
 
 
-def tcp_segment(src, sport, dst, dport, flags, seq=1000, ack=0):
-    """A TCP header without options in an IP packet. `flags` are letters of FSRPAU."""
+def tcp_segment(src, sport, dst, dport, flags, seq=1000, ack=0, options=b""):
+    """A TCP header in an IP packet. `flags` are letters of FSRPAU, `options` a multiple of 4 bytes."""
     bits = sum(1 << "FSRPAU".index(letter) for letter in flags)
-    head = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 5 << 4, bits, 65535, 0, 0)
+    offset = (20 + len(options)) // 4 << 4
+    head = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, offset, bits, 65535, 0, 0) + options
     pseudo = packed(src) + packed(dst) + struct.pack("!HH", 6, len(head))
     return ip_packet(src, dst, 6, head[:16] + struct.pack("!H", checksum(pseudo + head)) + head[18:])
+
+
+def timestamp_option(value):
+    """A TCP timestamp, padded to 12 bytes."""
+    return struct.pack("!BBBBII", 1, 1, 8, 10, value & 0xFFFFFFFF, 0)
+
+
+def transport_of(packet):
+    """What follows the IP header, of a packet without extension headers."""
+    return packet[40 if packet[0] >> 4 == 6 else (packet[0] & 15) * 4:]
 
 
 class Segment:
     """The fields of a TCP segment in an IP packet without extension headers."""
 
     def __init__(self, packet):
-        v6 = packet[0] >> 4 == 6
-        offset = 40 if v6 else (packet[0] & 15) * 4
-        self.sport, self.dport, self.seq, self.ack, _, bits = struct.unpack("!HHIIBB", packet[offset:offset + 14])
+        head = transport_of(packet)
+        self.sport, self.dport, self.seq, self.ack, _, bits = struct.unpack("!HHIIBB", head[:14])
+        self.options = head[20:(head[12] >> 4) * 4]
         self.flags = "".join(letter for i, letter in enumerate("FSRPAU") if bits >> i & 1)
 
 
 def protocol_of(packet):
     return packet[6] if packet[0] >> 4 == 6 else packet[9]
+
+
+def source_of(packet):
+    if packet[0] >> 4 == 6:
+        return socket.inet_ntop(socket.AF_INET6, packet[8:24])
+    return socket.inet_ntop(socket.AF_INET, packet[12:16])
 
 
 def destination_of(packet):
@@ -111,6 +128,60 @@ class Tap:
         self.socket.close()
 
 
+def netlink_messages(data):
+    """(message type, what follows nfgenmsg) of each message in a datagram from nfnetlink."""
+    while len(data) >= 16:
+        length, kind = struct.unpack("=IH", data[:6])
+        yield kind, data[20:length]
+        data = data[(length + 3) & ~3:]
+
+
+def netlink_attributes(data):
+    while len(data) >= 4:
+        length, kind = struct.unpack("=HH", data[:4])
+        yield kind & 0x3FFF, data[4:length]
+        data = data[(length + 3) & ~3:]
+
+
+class Held:
+    """Packets that an NFQUEUE rule sends to queue `number`, held until they are released."""
+
+    SUBSYSTEM = 3
+    VERDICT, CONFIG = 1, 2
+
+    def __init__(self, space, number):
+        with space.entered():
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+        self.socket.bind((0, 0))
+        self.number = number
+        self.ids = []
+        # CFG_CMD: BIND; CFG_PARAMS: copy the first 128 bytes
+        self._send(self.CONFIG, struct.pack("=HHBBH", 8, 1, 1, 0, 0) + struct.pack("=HH", 9, 2) + struct.pack("!IB3x", 128, 2))
+        answer = self.socket.recv(65536)
+        error = struct.unpack("=i", answer[16:20])[0]
+        assert struct.unpack("=H", answer[4:6])[0] == 2 and error == 0, f"nfnetlink_queue: error {error}"
+
+    def _send(self, kind, attributes, flags=5):
+        body = struct.pack("!BBH", 0, 0, self.number) + attributes
+        self.socket.send(struct.pack("=IHHII", 16 + len(body), self.SUBSYSTEM << 8 | kind, flags, 1, 0) + body)
+
+    def wait(self, count, seconds=5.0):
+        """Returns when so many packets are held."""
+        self.socket.settimeout(seconds)
+        while len(self.ids) < count:
+            for kind, attributes in netlink_messages(self.socket.recv(1 << 20)):
+                if kind == self.SUBSYSTEM << 8:
+                    self.ids += [value[:4] for name, value in netlink_attributes(attributes) if name == 1]
+
+    def release(self):
+        for packet_id in self.ids:
+            self._send(self.VERDICT, struct.pack("=HH", 12, 2) + struct.pack("!I", 1) + packet_id, flags=1)
+        self.ids.clear()
+
+    def close(self):
+        self.socket.close()
+
+
 class Nflog:
     """Whole packets that an `nft ... log group N` rule copies to user space."""
 
@@ -137,20 +208,10 @@ class Nflog:
 
     def take(self):
         while select.select([self.socket], [], [], 0)[0]:
-            data = self.socket.recv(1 << 20)
-            while len(data) >= 16:
-                length, kind = struct.unpack("=IH", data[:6])
+            for kind, attributes in netlink_messages(self.socket.recv(1 << 20)):
                 if kind == self.NFNL_SUBSYS_ULOG << 8:
-                    self._add(data[20:length])
-                data = data[(length + 3) & ~3:]
+                    self.packets += [value for name, value in netlink_attributes(attributes) if name == 9]  # NFULA_PAYLOAD
         return self.packets
-
-    def _add(self, attributes):
-        while len(attributes) >= 4:
-            length, kind = struct.unpack("=HH", attributes[:4])
-            if kind & 0x3FFF == 9:  # NFULA_PAYLOAD
-                self.packets.append(attributes[4:length])
-            attributes = attributes[(length + 3) & ~3:]
 
     def close(self):
         self.socket.close()

@@ -158,6 +158,7 @@ def test_established_opaque(make_lab, make_engine, family, kind):
         else:
             assert engine.reason("not_transparent") >= 1
             assert engine.stop() == 0
-            lab.router.sh("iptables -t mangle -F; ip6tables -t mangle -F")
+            if kind == "rules":
+                engine.remove_queue_rules()
         accepted.settimeout(20)
         assert accepted.recv(100) == b"after"
