@@ -9,6 +9,8 @@
 #include <array>
 #include <cerrno>
 
+#include "netlink/messages.h"
+
 namespace utproxy {
 
 absl::StatusOr<DiagClient> DiagClient::Open() {
@@ -68,9 +70,7 @@ void DiagClient::AskChunk(size_t first, size_t count) {
 
 size_t DiagClient::TakeReplies(absl::Span<const char> datagram, size_t first, size_t count) {
   size_t answered = 0;
-  int left = static_cast<int>(datagram.size());
-  for (const auto* message = reinterpret_cast<const nlmsghdr*>(datagram.data());
-       mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left)) {
+  while (const nlmsghdr* message = TakeMessage(&datagram)) {
     const uint32_t index = (message->nlmsg_seq - pending_[first].header.nlmsg_seq) & 0x7fffffffu;
     if ((message->nlmsg_seq & 0x80000000u) == 0 || index >= count) continue;  // a stale answer
     ExactReply& reply = replies_[first + index];

@@ -60,29 +60,29 @@ FlowKey Swapped(const FlowKey& flow) {
   return swapped;
 }
 
-void ReadAttribute(const nlattr* attr, Socket* socket) {
+// False where the message is not about a socket of TCP or UDP.
+bool ReadAttribute(const nlattr* attr, Socket* socket) {
   const uint16_t len = mnl_attr_get_payload_len(attr);
   switch (mnl_attr_get_type(attr)) {
     case INET_DIAG_SOCKOPT:
-      if (len < 1) return;
+      if (len < 1) return true;
       socket->flags |= Socket::kTransparentKnown;
       if ((mnl_attr_get_u8(attr) & kSockoptTransparentBit) != 0) {
         socket->flags |= Socket::kTransparent;
       }
-      return;
+      return true;
     case INET_DIAG_SKV6ONLY:
       if (len >= 1 && mnl_attr_get_u8(attr) != 0) socket->flags |= Socket::kV6Only;
-      return;
+      return true;
     case INET_DIAG_MARK:
       if (len >= 4) socket->mark = mnl_attr_get_u32(attr);
-      return;
+      return true;
     case INET_DIAG_PROTOCOL:
-      if (len >= 1) {
-        socket->proto = mnl_attr_get_u8(attr) == IPPROTO_UDP ? Proto::kUdp : Proto::kTcp;
-      }
-      return;
+      if (len < 1) return true;
+      socket->proto = static_cast<Proto>(mnl_attr_get_u8(attr));
+      return socket->proto == Proto::kTcp || socket->proto == Proto::kUdp;
     default:
-      return;
+      return true;
   }
 }
 
@@ -128,13 +128,18 @@ std::optional<Socket> ReadDiagMessage(const nlmsghdr& message, Proto proto) {
   socket.remote_port = ntohs(msg.id.idiag_dport);
   socket.proto = proto;
   socket.state = static_cast<SockState>(msg.idiag_state);
+  if (socket.state > SockState::kNewSynRecv) return std::nullopt;
   if (msg.idiag_family == AF_INET6) socket.flags |= Socket::kInet6;
-  if (proto == Proto::kTcp && msg.idiag_timer == kTimerTimeWait) socket.flags |= Socket::kMinisock;
   socket.cookie = uint64_t{msg.id.idiag_cookie[1]} << 32 | msg.id.idiag_cookie[0];
   socket.ifindex = msg.id.idiag_if;
   socket.inode = msg.idiag_inode;
+  bool known = true;
   ForEachAttribute(message, sizeof(inet_diag_msg),
-                   [&](const nlattr& attr) { ReadAttribute(&attr, &socket); });
+                   [&](const nlattr& attr) { known = ReadAttribute(&attr, &socket) && known; });
+  if (!known) return std::nullopt;
+  if (socket.proto == Proto::kTcp && !socket.listening() && msg.idiag_timer == kTimerTimeWait) {
+    socket.flags |= Socket::kMinisock;
+  }
   return socket;
 }
 

@@ -16,7 +16,9 @@ namespace utproxy {
 // sock_diag messages as bytes: no I/O here.
 
 constexpr uint32_t StateBit(SockState state) { return 1u << static_cast<unsigned>(state); }
-inline constexpr uint32_t kAllStates = 0xffffffffu;
+// Not the pseudo-state of sockets that are only bound (TCP_BOUND_INACTIVE, Linux 6.8): no lookup
+// finds them, and the kernel would walk the table of bound ports for them.
+inline constexpr uint32_t kAllStates = (StateBit(SockState::kNewSynRecv) << 1) - 1;
 // A TCP dump restricted to listeners walks the small listener table alone.
 inline constexpr uint32_t kListenStates = StateBit(SockState::kListen);
 
@@ -41,8 +43,8 @@ DiagRequest ExactRequest(Family family, const FlowKey& flow, uint32_t dif, uint3
 DiagRequest DestroyRequest(const Socket& socket, Family family, uint32_t dif);
 
 // Reads an answer or a destroy event. nullopt where the message is none, is malformed, or is of
-// a family or protocol not known. `transparent_known()` tells whether INET_DIAG_SOCKOPT was there.
-// `proto` is the one asked for; an event carries its own (INET_DIAG_PROTOCOL), which wins.
+// a family, protocol or state not known. `transparent_known()` tells whether INET_DIAG_SOCKOPT was
+// there. `proto` is the one asked for; an event carries its own (INET_DIAG_PROTOCOL), which wins.
 std::optional<Socket> ReadDiagMessage(const nlmsghdr& message, Proto proto);
 
 }  // namespace utproxy

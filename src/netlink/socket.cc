@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "netlink/messages.h"
 
 namespace utproxy {
 namespace {
@@ -103,9 +104,8 @@ absl::Status NetlinkSocket::Transact(nlmsghdr* request, absl::string_view what, 
       return absl::InternalError(absl::StrCat(what, ": answer of ", n, " bytes is too long"));
     }
     if (!FromKernel(from)) continue;
-    int left = static_cast<int>(n);
-    for (const auto* nlh = reinterpret_cast<const nlmsghdr*>(buffer.data());
-         mnl_nlmsg_ok(nlh, left); nlh = mnl_nlmsg_next(nlh, &left)) {
+    absl::Span<const char> rest(buffer.data(), static_cast<size_t>(n));
+    while (const nlmsghdr* nlh = TakeMessage(&rest)) {
       if (nlh->nlmsg_seq != request->nlmsg_seq) continue;
       if ((nlh->nlmsg_flags & NLM_F_DUMP_INTR) != 0 && dump_interrupted != nullptr) {
         *dump_interrupted = true;
@@ -135,9 +135,8 @@ absl::StatusOr<bool> NetlinkSocket::ReceiveEvents(Handler handler) {
   if (n < 0 && errno == ENOBUFS) return absl::ResourceExhaustedError("netlink events were lost");
   if (n < 0) return ErrnoStatus(errno, "read netlink events");
   if (!FromKernel(from)) return true;
-  int left = static_cast<int>(n);
-  for (const auto* nlh = reinterpret_cast<const nlmsghdr*>(buffer); mnl_nlmsg_ok(nlh, left);
-       nlh = mnl_nlmsg_next(nlh, &left)) {
+  absl::Span<const char> rest(buffer, static_cast<size_t>(n));
+  while (const nlmsghdr* nlh = TakeMessage(&rest)) {
     if (nlh->nlmsg_type >= NLMSG_MIN_TYPE) handler(*nlh);
   }
   return true;

@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "base/status.h"
+#include "netlink/messages.h"
 #include "ruleset/nft_objects.h"
 
 namespace utproxy {
@@ -65,9 +66,9 @@ absl::Status Receive(const NetlinkSocket& socket, ErrorReader& reader) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus(errno, "read the answer of nf_tables");
     if (from.nl_pid != 0) continue;
-    int left = static_cast<int>(n);
-    for (const nlmsghdr* nlh = buffer.get(); mnl_nlmsg_ok(nlh, left);
-         nlh = mnl_nlmsg_next(nlh, &left)) {
+    absl::Span<const char> rest(reinterpret_cast<const char*>(buffer.get()),
+                                static_cast<size_t>(n));
+    while (const nlmsghdr* nlh = TakeMessage(&rest)) {
       if (reader.Take(*nlh)) return absl::OkStatus();
     }
   }

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <vector>
 
+#include "netlink/messages.h"
+
 namespace utproxy {
 namespace {
 
@@ -79,6 +81,38 @@ TEST(ReadDiagMessage, RefusesWhatIsShortOrForeign) {
   Reply other(AF_INET);
   other.header().nlmsg_type = NLMSG_ERROR;
   EXPECT_FALSE(ReadDiagMessage(other.header(), Proto::kTcp));
+  Reply sctp(AF_INET);
+  mnl_attr_put_u8(&sctp.header(), INET_DIAG_PROTOCOL, IPPROTO_SCTP);
+  EXPECT_FALSE(ReadDiagMessage(sctp.header(), Proto::kTcp));
+  Reply only_bound(AF_INET);
+  only_bound.body().idiag_state = 13;  // TCP_BOUND_INACTIVE
+  EXPECT_FALSE(ReadDiagMessage(only_bound.header(), Proto::kTcp));
+}
+
+TEST(TakeMessage, TakesWholeMessagesOnly) {
+  alignas(nlmsghdr) char bytes[2 * sizeof(nlmsghdr) + 4]{};
+  auto* first = reinterpret_cast<nlmsghdr*>(bytes);
+  first->nlmsg_len = sizeof *first + 2;  // to be followed by two bytes of padding
+  auto* second = reinterpret_cast<nlmsghdr*>(bytes + sizeof *first + 4);
+  for (const uint32_t claimed : {0u, 15u, 17u, 0x7fffffffu, 0x80000000u, 0xffffffffu}) {
+    second->nlmsg_len = claimed;
+    absl::Span<const char> rest(bytes);
+    EXPECT_EQ(TakeMessage(&rest), first);
+    EXPECT_EQ(TakeMessage(&rest), nullptr) << claimed;
+  }
+  second->nlmsg_len = sizeof *second;
+  absl::Span<const char> rest(bytes);
+  EXPECT_EQ(TakeMessage(&rest), first);
+  EXPECT_EQ(TakeMessage(&rest), second);
+  EXPECT_EQ(TakeMessage(&rest), nullptr);
+}
+
+TEST(TakeMessage, PaddingMayBeMissingAtTheEnd) {
+  alignas(nlmsghdr) char bytes[sizeof(nlmsghdr) + 4]{};
+  reinterpret_cast<nlmsghdr*>(bytes)->nlmsg_len = sizeof(nlmsghdr) + 2;
+  absl::Span<const char> rest(bytes, sizeof(nlmsghdr) + 2);
+  EXPECT_NE(TakeMessage(&rest), nullptr);
+  EXPECT_TRUE(rest.empty());
 }
 
 TEST(ReadDiagMessage, AttributesShorterThanTheyShouldBeAreIgnored) {
