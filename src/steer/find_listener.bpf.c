@@ -50,6 +50,12 @@ long result = 1;  /* 0: it is in the map; negative: -errno why not; 1: not found
  * try again). */
 enum { GO_ON = 0, END = 1 };
 
+/* Before Linux 6.4 the map's function returns an int, of which the verifier's direct call leaves
+ * the upper half of the register as it is: as a long, an error would be a large number. */
+static __always_inline int put(const __u64* cookie, void* sk) {
+  return (int)bpf_map_update_elem(&listeners, cookie, sk, BPF_ANY);
+}
+
 SEC("iter/tcp")
 int find_tcp(struct bpf_iter__tcp* ctx) {
   struct sock_common* sk = ctx->sk_common;
@@ -57,7 +63,7 @@ int find_tcp(struct bpf_iter__tcp* ctx) {
   if (sk->skc_state != TCP_LISTEN) return END; /* listeners come first */
   __u64 cookie = sk->skc_cookie.counter;
   if (cookie != wanted) return GO_ON;
-  result = bpf_map_update_elem(&listeners, &cookie, sk, BPF_ANY);
+  result = put(&cookie, sk);
   return END;
 }
 
@@ -67,7 +73,7 @@ int find_udp(struct bpf_iter__udp* ctx) {
   if (!sk) return GO_ON;
   __u64 cookie = sk->inet.sk.__sk_common.skc_cookie.counter;
   if (cookie != wanted) return GO_ON;
-  result = bpf_map_update_elem(&listeners, &cookie, sk, BPF_ANY);
+  result = put(&cookie, sk);
   return END;
 }
 
