@@ -107,6 +107,7 @@ void StatsBuilder::SetSteering(const Steering::Stats& stats, const absl::Status&
                {"refreshed", stats.flows.refreshed},
                {"expired", stats.flows.expired},
                {"evicted", stats.flows.evicted},
+               {"removed", stats.flows.removed},
                {"full", stats.flows.full},
                {"failed", stats.flows.failed},
                {"listeners", stats.listeners.held},

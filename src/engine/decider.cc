@@ -28,10 +28,17 @@ Decider::Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Ste
       steering_(steering),
       querier_(std::move(querier)),
       cache_(kCacheSlots) {
-  querier_.set_steered([this](const Packet& packet) {
-    if (steering_ == nullptr) return uint64_t{0};
-    return steering_->ListenerOf(packet.key(), interfaces_->DeliveryIndex(packet.iif));
-  });
+  querier_.set_steering([this](const Packet& packet) { return SteeredTo(packet); },
+                        [this](const Packet& packet) { Release(packet); });
+}
+
+uint64_t Decider::SteeredTo(const Packet& packet) const {
+  if (steering_ == nullptr) return 0;
+  return steering_->ListenerOf(packet.key(), interfaces_->DeliveryIndex(packet.iif));
+}
+
+void Decider::Release(const Packet& packet) {
+  steering_->Release(packet.key(), interfaces_->DeliveryIndex(packet.iif));
 }
 
 void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
@@ -171,7 +178,11 @@ void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision>
   steer_requests_.clear();
   for (const size_t i : unsure_) {
     const Packet& packet = packets[i].packet;
-    if (!NeedsSteering(packet, decisions[i])) continue;
+    if (!NeedsSteering(packet, decisions[i])) {
+      // What an earlier packet of the flow has left would lead this one past the kernel's lookup.
+      if (decisions[i].listener_looked_up && SteeredTo(packet) != 0) Release(packet);
+      continue;
+    }
     steer_at_.push_back(i);
     steer_requests_.push_back({.flow = packet.key(),
                                .listener_cookie = decisions[i].socket->cookie,

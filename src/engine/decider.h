@@ -67,6 +67,8 @@ class Decider : public BatchDecider {
   void Learn(const ExactAnswer& answer);
   void EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   void Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions, bool last);
+  uint64_t SteeredTo(const Packet& packet) const;
+  void Release(const Packet& packet);
   void Remember(absl::Span<const Decision> decisions);
   void RefreshInterfaces();
   uint64_t Circumstances(const Packet& packet) const;

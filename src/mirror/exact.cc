@@ -127,6 +127,8 @@ void ExactQuerier::AskOnce(absl::Span<const Packet> packets, const Policy& polic
     LaddrSource source;
     answer.laddr = ListenerAddress(packet, policy, lookup, &source);
     answer.lport = policy.on_port != 0 ? policy.on_port : packet.dport;
+    // By its flow's entry the packet would lead to an earlier answer of ours, not to the kernel's.
+    if (TargetIsOwn(packet, answer) && steered_ && steered_(packet) != 0) release_(packet);
     Add(i, packet, Lookup::kOwn, answer);
     // A SYN and a datagram mostly need the listener too: asking at once saves a round.
     const bool both = packet.is_tcp() ? packet.is_pure_syn() : !TargetIsOwn(packet, answer);

@@ -61,11 +61,13 @@ class ExactQuerier {
   ExactQuerier(DiagClient client, const SocketTable* table)
       : client_(std::move(client)), table_(table) {}
 
-  // What tells to which listener, by its cookie, utproxy leads a packet's flow (0: to none).
-  // Without it the rule's listener is taken for granted, as where the kernel's own TPROXY is at
-  // work.
-  void set_steered(std::function<uint64_t(const Packet&)> steered) {
+  // `steered` tells to which listener, by its cookie, utproxy leads a packet's flow (0: to none);
+  // `release` ends that. Without them the rule's listener is taken for granted, as where the
+  // kernel's own TPROXY is at work.
+  void set_steering(std::function<uint64_t(const Packet&)> steered,
+                    std::function<void(const Packet&)> release) {
     steered_ = std::move(steered);
+    release_ = std::move(release);
   }
 
   // Fills answers[i] for packets[i]; all must have outcome kOk. Where an answer fails, or what it
@@ -98,6 +100,7 @@ class ExactQuerier {
   DiagClient client_;
   const SocketTable* table_;
   std::function<uint64_t(const Packet&)> steered_;
+  std::function<void(const Packet&)> release_;
   std::vector<Pending> pending_;
   std::vector<std::optional<Socket>> parents_;
   std::vector<bool> target_asked_;

@@ -22,7 +22,8 @@ class BatchDecider {
  public:
   virtual ~BatchDecider() = default;
 
-  // Fills decisions[i] for packets[i]; both have the same size. When it returns, all that the
+  // Fills decisions[i] for packets[i]; both have the same size. No packet has a verdict yet, so
+  // none of them may change what another one meets (see QueueWorker). When it returns, all that the
   // verdicts rely on (steering entries, ended TIME_WAIT sockets) is in place.
   virtual void DecideBatch(absl::Span<const QueuedPacket> packets,
                            absl::Span<Decision> decisions) = 0;

@@ -20,6 +20,18 @@ namespace {
 // soon as the socket is read empty, unless the socket buffer was too full to hold it.
 constexpr int64_t kDrainLimitNs = 5 * kNsPerSec;
 
+// A SYN behind the RST or the last ACK of the flow's earlier connection, of which the kernel would
+// see the end before it looks at the SYN: it has to wait for the verdicts of those before it.
+// Another SYN before it ends nothing.
+bool ReopensItsFlow(absl::Span<const QueuedPacket> before, const Packet& packet) {
+  if (!packet.is_pure_syn() || packet.outcome != ParseOutcome::kOk) return false;
+  for (const QueuedPacket& earlier : before) {
+    if (earlier.packet.sport != packet.sport || earlier.packet.is_pure_syn()) continue;
+    if (earlier.packet.key() == packet.key()) return true;
+  }
+  return false;
+}
+
 absl::Status PinThisThread(uint16_t queue, int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -153,11 +165,17 @@ void QueueWorker::Take(const Message& message) {
 
 void QueueWorker::TakePacket(const PacketMessage& message) {
   if (count_ == kBatch) DecideAndAnswer();
-  QueuedPacket& queued = packets_[count_++];
-  queued.id = message.id;
-  queued.packet.iif = message.indev;
-  queued.packet.mark = message.mark;
-  ParsePacket(message.payload, message.true_length, &queued.packet);
+  QueuedPacket* queued = &packets_[count_];
+  queued->id = message.id;
+  queued->packet.iif = message.indev;
+  queued->packet.mark = message.mark;
+  ParsePacket(message.payload, message.true_length, &queued->packet);
+  if (ReopensItsFlow({packets_.data(), count_}, queued->packet)) {
+    const QueuedPacket syn = *queued;
+    DecideAndAnswer();
+    packets_[0] = syn;
+  }
+  ++count_;
   counters_.bytes.Add(message.true_length);
   if (message.damaged) counters_.damaged.Add(1);
 }

@@ -228,6 +228,26 @@ size_t FlowIndex::Evict(size_t wanted, int64_t now_ns) {
   return evicted;
 }
 
+void FlowIndex::Remove(const FlowKey& flow, int64_t now_ns) {
+  const size_t hash = FlowHash()(flow);
+  Shard& shard = ShardOf(hash);
+  Claims claims;
+  while (claims.empty()) {
+    std::unique_lock lock(shard.mutex);
+    const auto it = shard.entries.find(flow, hash);
+    if (it == shard.entries.end()) return;
+    if ((*it)->busy) {
+      lock.unlock();
+      WaitWhileBusy(flow);
+      continue;
+    }
+    const EntryRef entry = *it;
+    MakeBusy(shard, entry);
+    claims.push_back({.shard = &shard, .entry = entry, .target = 0});
+  }
+  Count(removed_, Erase(claims, now_ns));
+}
+
 void FlowIndex::Expire(int64_t now_ns) {
   for (Shard& shard : shards_) {
     ExpireList(shard, shard.tcp, now_ns - options_.tcp_lifetime_ns, now_ns);
@@ -296,6 +316,7 @@ FlowIndex::Stats FlowIndex::stats() const {
           .refreshed = read(refreshed_),
           .expired = read(expired_),
           .evicted = read(evicted_),
+          .removed = read(removed_),
           .full = read(full_),
           .failed = read(failed_),
           .erase_failed = read(erase_failed_)};

@@ -57,8 +57,9 @@ class FlowIndex {
     uint64_t refreshed = 0;  // uses of an entry that stood already
     uint64_t expired = 0;
     uint64_t evicted = 0;
-    uint64_t full = 0;    // kFull
-    uint64_t failed = 0;  // kFailed
+    uint64_t removed = 0;  // by Remove()
+    uint64_t full = 0;     // kFull
+    uint64_t failed = 0;   // kFailed
     uint64_t erase_failed = 0;
   };
 
@@ -74,6 +75,9 @@ class FlowIndex {
 
   // Erases what has outlived its time. About once a second, by one thread.
   void Expire(int64_t now_ns);
+
+  // Erases the flow's entry, where it has one.
+  void Remove(const FlowKey& flow, int64_t now_ns);
 
   // The cookie that the flow's entry stands with; 0 where there is none.
   uint64_t CookieOf(const FlowKey& flow) const;
@@ -150,7 +154,8 @@ class FlowIndex {
   const Options options_;
   mutable std::array<Shard, kShards> shards_;
   std::atomic<uint32_t> entries_{0};
-  std::atomic<uint64_t> inserted_{0}, rewritten_{0}, refreshed_{0}, expired_{0}, evicted_{0};
+  std::atomic<uint64_t> inserted_{0}, rewritten_{0}, refreshed_{0}, expired_{0}, evicted_{0},
+      removed_{0};
   std::atomic<uint64_t> full_{0}, failed_{0}, erase_failed_{0};
 };
 

@@ -163,6 +163,10 @@ void Steering::PutFresh(absl::Span<const SteerRequest> requests, absl::Span<Stee
   for (size_t i = 0; i < put.size(); ++i) results[positions[i]] = ResultOf(put[i]);
 }
 
+void Steering::Release(const FlowKey& flow, uint32_t iif) {
+  index_.Remove(KeyOf(flow, iif), MonotonicCoarseNs());
+}
+
 absl::Status Steering::Reach(uint64_t listener_cookie, uint32_t listener_inode, Proto proto) {
   const ListenerSockets::Held held =
       listeners_.Ensure(listener_cookie, listener_inode, proto, /*recheck=*/true, MonotonicNs());

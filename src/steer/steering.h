@@ -90,6 +90,11 @@ class Steering {
   // flow may occur more than once; with different listeners, one of them will have it.
   void Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results);
 
+  // Takes the flow's entry away, where it has one: its next packet is for the kernel's own lookup.
+  // When it returns, no packet that comes later finds the entry. A system call only where there
+  // is one.
+  void Release(const FlowKey& flow, uint32_t iif);
+
   // Whether the listener's socket can be had (and is then held in the program's map): OK, or why
   // not. What Steer() would find for a flow to it.
   absl::Status Reach(uint64_t listener_cookie, uint32_t listener_inode, Proto proto);

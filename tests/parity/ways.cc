@@ -43,7 +43,7 @@ Ways::Ways(const Netns& netns)
       querier_(OpenClient(), table_.get()),
       netns_(netns) {
   // Here every connection was brought about by ordinary delivery.
-  querier_.set_steered([](const Packet&) { return uint64_t{0}; });
+  querier_.set_steering([](const Packet&) { return uint64_t{0}; }, [](const Packet&) {});
 }
 
 void Ways::Observe(absl::Span<const SocketSpec> connections) {

@@ -95,6 +95,21 @@ TEST_F(FlowIndexTest, LifetimesBeginAnewWithEachUse) {
   EXPECT_EQ(map_.size(), 0u);
 }
 
+TEST_F(FlowIndexTest, RemoveTakesOneEntryAway) {
+  Put(Flow(1), 7, 0);
+  Put(Flow(2), 7, 0);
+  index_.Remove(Flow(1), 10);
+  index_.Remove(Flow(1), 10);
+  index_.Remove(Flow(3), 10);
+  EXPECT_FALSE(index_.Contains(Flow(1)));
+  EXPECT_FALSE(map_.Get(Flow(1)));
+  EXPECT_TRUE(index_.Contains(Flow(2)));
+  EXPECT_EQ(index_.stats().removed, 1u);
+  EXPECT_EQ(index_.stats().entries, 1u);
+  Put(Flow(1), 8, 20);
+  EXPECT_EQ(map_.Get(Flow(1)), 8u);
+}
+
 TEST_F(FlowIndexTest, FullEvictsTheLeastRecentlyUsed) {
   for (uint16_t i = 0; i < 8; ++i) Put(Flow(i), 7, i);
   EXPECT_TRUE(index_.Refresh(Flow(0), 7, 20));
