@@ -38,6 +38,7 @@ struct Socket {
     kV6Only = 1 << 2,            // IPV6_V6ONLY; reported for LISTEN and unconnected UDP
     kInet6 = 1 << 3,             // sk_family is AF_INET6
     kMinisock = 1 << 4,          // a TIME_WAIT minisocket, whatever its substate
+    kUpperLayer = 1 << 5,        // a protocol above TCP has it (icsk_ulp_ops): MPTCP, kernel TLS
   };
 
   Address local;   // the receive address; unspecified for a wildcard bind
@@ -61,6 +62,9 @@ struct Socket {
   bool time_wait() const {
     return (flags & kMinisock) != 0 || (proto == Proto::kTcp && state == SockState::kTimeWait);
   }
+  // The kernel takes no such socket into a map of sockets (sk_psock_init), so that no sk_lookup
+  // program can lead to it.
+  bool in_no_map() const { return (flags & kUpperLayer) != 0; }
   bool listening() const { return proto == Proto::kTcp && state == SockState::kListen; }
   bool request() const {
     return proto == Proto::kTcp &&

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "decide/list_lookup.h"
+#include "engine/decider.h"
 #include "mirror/table_lookup.h"
 
 namespace utproxy {
@@ -129,7 +130,14 @@ ExplainStep DeliveryStep(const Packet& packet, const Decision& decision, RouteAn
   } else if (!decision.by_listener()) {
     step.result = "established";
     step.why = "The socket is found by the packet's own addresses and ports, before any other.";
-  } else if (decision.laddr != packet.dst || decision.lport != packet.dport) {
+  } else if (NeedsSteering(packet, decision) && decision.socket->in_no_map()) {
+    step.result = "failed";
+    step.why = absl::StrCat(
+        "The kernel's TPROXY pins the socket to the packet. utproxy cannot: the listener has a "
+        "protocol above TCP, such as MPTCP, and the kernel lets no sk_lookup program lead to such "
+        "a socket, so the packet is dropped. Have the proxy listen with plain TCP (one written in "
+        "Go: GODEBUG=multipathtcp=0), or at the packet's own port and address.");
+  } else if (NeedsSteering(packet, decision)) {
     step.result = "sk_lookup";
     step.why = absl::StrCat(
         "The listener's address or port is not the packet's, so the mark alone would not lead to "
@@ -198,6 +206,10 @@ absl::StatusOr<Explanation> Explainer::Exact(const Packet& packet, const Policy&
     if (!answer.complete) return absl::InternalError("ask sock_diag: no answer");
   }
   ASSIGN_OR_RETURN(std::vector<Socket> of_port, SocketsOfPort(packet.proto(), answer.lport));
+  for (const Socket& socket : of_port) {
+    const bool target = answer.target && answer.target->cookie == socket.cookie;
+    if (target && socket.in_no_map()) answer.target->flags |= Socket::kUpperLayer;
+  }
   ExplainLookup lookup(answer, *interfaces, std::move(of_port));
   Explanation explanation = Explain(packet, policy, lookup);
   RETURN_IF_ERROR(AddDelivery(packet, *interfaces, &explanation));

@@ -203,8 +203,11 @@ void ExplainRecorder::Listener(const Packet& packet, const std::optional<Socket>
 
 void ExplainRecorder::Transparent(const Socket& socket) {
   const absl::string_view rule =
-      socket.time_wait() ? "a TIME_WAIT minisocket keeps the bit of the socket it stands for"
-      : socket.request() ? "a request socket has its listener's bit of when the SYN came"
+      socket.time_wait() ? "a TIME_WAIT minisocket keeps the bit of its connection, which the "
+                           "kernel does not report any more: inferred from what was last seen of "
+                           "the connection, else from its address and listener"
+      : socket.request() ? "a request socket has its listener's bit of when the SYN came; the "
+                           "kernel reports the listener's of now"
       : socket.inet6()   ? "IPV6_TRANSPARENT or IP_TRANSPARENT, which are one bit"
                          : "IP_TRANSPARENT";
   std::string why = SocketText(socket);

@@ -77,6 +77,9 @@ bool ReadAttribute(const nlattr* attr, Socket* socket) {
     case INET_DIAG_MARK:
       if (len >= 4) socket->mark = mnl_attr_get_u32(attr);
       return true;
+    case INET_DIAG_ULP_INFO:
+      socket->flags |= Socket::kUpperLayer;
+      return true;
     case INET_DIAG_PROTOCOL:
       if (len < 1) return true;
       socket->proto = static_cast<Proto>(mnl_attr_get_u8(attr));
@@ -91,6 +94,9 @@ bool ReadAttribute(const nlattr* attr, Socket* socket) {
 DiagRequest DumpRequest(Family family, Proto proto, uint32_t states) {
   DiagRequest request = EmptyRequest(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, proto);
   request.body.idiag_states = states;
+  // Upper layer protocols come with INET_DIAG_INFO only (tcp_diag_get_aux), which locks the sockets
+  // that do not listen.
+  if (states == kListenStates) request.body.idiag_ext = 1 << (INET_DIAG_INFO - 1);
   return request;
 }
 

@@ -29,7 +29,8 @@ struct DiagRequest {
 };
 static_assert(sizeof(DiagRequest) == sizeof(nlmsghdr) + sizeof(inet_diag_req_v2));
 
-// Asks for all sockets of one family and protocol in the given states.
+// Asks for all sockets of one family and protocol in the given states. Only in answers about
+// kListenStates alone Socket::in_no_map() tells anything.
 DiagRequest DumpRequest(Family family, Proto proto, uint32_t states);
 
 // Asks for the one socket that the kernel's own lookup finds for `flow` coming in by interface

@@ -22,6 +22,14 @@ namespace {
 
 constexpr int64_t kNotFound = 1;  // what the program leaves `result` at
 
+absl::Status EnterError(int error, uint64_t cookie) {
+  const char* hint = error == EINVAL || error == EOPNOTSUPP
+                         ? " (no plain TCP listener: with MPTCP? In Go, GODEBUG=multipathtcp=0)"
+                         : "";
+  return ErrnoStatus(
+      error, absl::StrCat("enter listener socket with cookie ", cookie, " for steering", hint));
+}
+
 absl::Status CannotFind(const char* what, int error) {
   return absl::UnimplementedError(
       absl::StrCat("find listeners in the kernel: ", what, ": ", ErrnoStatus(error, "").message()));
@@ -66,8 +74,7 @@ absl::Status ListenerFinder::Enter(uint64_t cookie, Proto proto) {
   const int64_t result = skeleton_->data->result;
   if (result == 0) return absl::OkStatus();
   if (result < 0) {
-    return ErrnoStatus(static_cast<int>(-result),
-                       absl::StrCat("enter listener socket with cookie ", cookie, " for steering"));
+    return EnterError(static_cast<int>(-result), cookie);
   }
   if (error != 0 && error != EAGAIN) return ErrnoStatus(error, "walk through the kernel's sockets");
   return absl::NotFoundError(

@@ -12,7 +12,7 @@ import pytest
 
 from delivery import ON_PORT, PORT
 from engine import KINDS, Target
-from lab import ASKED, ROUTER, endpoint
+from lab import ASKED, ROUTER, TRANSPARENT, endpoint
 from packets import Held
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -199,3 +199,52 @@ def test_row_17_listener_closes(side_by_side, kind, family, protocol, replaced):
         assert wire == []
     else:
         assert wire == [("RA", endpoint(ASKED[6], PORT)) if protocol == "tcp" else ("unreachable", ROUTER[6])]
+
+
+IPPROTO_MPTCP = 262
+
+
+def mptcp_listener(scene, port):
+    try:
+        with scene.lab.router.entered():
+            made = scene.keep("proxy", socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP))
+    except OSError as problem:
+        pytest.skip(f"no MPTCP here: {problem}")
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(*TRANSPARENT[4], 1)
+    made.bind(("0.0.0.0", port))
+    made.listen(8)
+    made.setblocking(False)
+
+
+@kinds
+def test_mptcp_listener_at_the_packets_own_port(side_by_side, kind):
+    def scenario(scene):
+        mptcp_listener(scene, PORT)
+        scene.ask("tcp")
+        return scene.collect(at_least=1)
+
+    target = Target("tcp", PORT, on_ip=(ASKED[4],))
+    assert side_by_side(kind, 4, target, scenario) == [("proxy", endpoint(ASKED[4], PORT))]
+
+
+@kinds
+def test_mptcp_listener_at_another_port(side_by_side, kind):
+    """The kernel lets nobody pin it; that is counted, and explained."""
+
+    def scenario(scene):
+        mptcp_listener(scene, ON_PORT)
+        if kind != "kernel":
+            explained = scene.engine.explain("tcp", "10.77.1.2:4000", endpoint(ASKED[4], PORT), "--iif", "lan0")
+            delivery = explained["steps"][-1]
+            assert (delivery["step"], delivery["result"]) == ("delivery", "failed") and "MPTCP" in delivery["why"]
+        client = scene.client_socket("tcp")
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            client.connect((ASKED[4], PORT))
+        sockets = scene.collect(at_least=int(kind == "kernel"))
+        assert kind == "kernel" or scene.engine.stats()["losses"]["steer_failed"] >= 1
+        return sockets
+
+    seen = side_by_side.play(kind, 4, Target("tcp", PORT, on_port=ON_PORT), scenario)
+    assert seen == ([("proxy", endpoint(ASKED[4], PORT))] if kind == "kernel" else [])
