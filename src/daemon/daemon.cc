@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "daemon/explainer.h"
 #include "daemon/stats.h"
+#include "queue/nf_queue.h"
 #include "queue/queue_stats.h"
 
 namespace utproxy {
@@ -15,6 +16,8 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   auto daemon = std::unique_ptr<Daemon>(new Daemon(options));
   daemon->started_ns_ = MonotonicNs();
   Daemon* const d = daemon.get();
+  // First, as other things fail without it too, with less to say about why.
+  RETURN_IF_ERROR(NfQueue::CheckPrivilege());
   ASSIGN_OR_RETURN(d->control_, ControlServer::Open(options.control_path));
   RETURN_IF_ERROR(d->StartSteering());
   ASSIGN_OR_RETURN(d->mirror_, Mirror::Start({}));

@@ -24,6 +24,8 @@ constexpr uint32_t kConfigSequence = 0x636667;
 // doubles what is asked for.
 constexpr uint64_t kBufferPerPacket = 2048;
 constexpr int kSendAttempts = 10;
+constexpr char kPrivilegeRemedy[] =
+    "Run it as root or with CAP_NET_ADMIN; steering takes CAP_BPF and CAP_PERFMON as well";
 
 int BufferFor(const QueueOptions& options) {
   if (options.rcvbuf > 0) return options.rcvbuf;
@@ -73,6 +75,22 @@ NfQueue::NfQueue(NetlinkSocket socket, uint16_t number, const QueueOptions& opti
   }
 }
 
+// Asked of the kernel, which knows the capability that counts: the one over the user namespace that
+// the network namespace belongs to. nfnetlink_rcv looks for it before it looks at the message, and
+// nfqnl_recv_config takes NFQNL_CFG_CMD_PF_BIND as a word of old that does nothing.
+absl::Status NfQueue::CheckPrivilege() {
+  absl::StatusOr<NetlinkSocket> socket = NetlinkSocket::Open(NETLINK_NETFILTER);
+  if (!socket.ok()) return absl::OkStatus();
+  alignas(nlmsghdr) char buffer[128];
+  nlmsghdr* nlh = PutConfig(buffer, 0, NLM_F_ACK, 0);
+  nfq_nlmsg_cfg_put_cmd(nlh, AF_UNSPEC, NFQNL_CFG_CMD_PF_BIND);
+  const absl::Status status = socket->Transact(nlh, "bind queues", [](const nlmsghdr&) {});
+  if (ErrnoOf(status) != EPERM) return absl::OkStatus();
+  return WithRemedy(absl::PermissionDeniedError(
+                        "bind queues: CAP_NET_ADMIN is missing in this network namespace"),
+                    kPrivilegeRemedy);
+}
+
 absl::StatusOr<std::unique_ptr<NfQueue>> NfQueue::Bind(uint16_t number,
                                                        const QueueOptions& options) {
   absl::StatusOr<NetlinkSocket> socket = NetlinkSocket::Open(NETLINK_NETFILTER);
@@ -113,7 +131,7 @@ absl::Status NfQueue::ConfigureError(int error) const {
         "Choose another --queue-num, or end that program; its port is mostly its process id");
   }
   if (error == EPERM) {
-    return WithRemedy(ErrnoStatus(error, what), "It takes CAP_NET_ADMIN: run utproxy as root");
+    return WithRemedy(ErrnoStatus(error, what), kPrivilegeRemedy);
   }
   if (!stats.ok()) {
     return WithRemedy(

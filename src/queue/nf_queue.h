@@ -24,6 +24,10 @@ namespace utproxy {
 // Destroying it unbinds the queue; packets still in it are dropped by the kernel.
 class NfQueue {
  public:
+  // Whether this thread may bind queues in its network namespace, without binding one. An error
+  // with a remedy where CAP_NET_ADMIN is missing; what else may be missing is left to Bind.
+  static absl::Status CheckPrivilege();
+
   // Binds and configures queue `number` with one message, as a queue that is bound but not yet
   // configured drops everything. Packets wait in the queue from here on. Errors with a remedy:
   // the queue is bound by another program, CAP_NET_ADMIN is missing, the kernel has no

@@ -17,11 +17,15 @@ with the states its place was in. ambiguous: packets sent so close to a change t
 right only if the two lookups of TPROXY, between which there is no lock, found different states. raced: the sockets
 changed between decision and delivery (see README.md, "Differences from the kernel's TPROXY"). freed: a listener was freed
 while the kernel looked it up, which then finds none, with its own TPROXY too.
+
+Exit status: 0 nothing wrong, 1 a wrong decision, 2 wrong usage, 77 where network namespaces cannot be made, 130 ended by
+Ctrl-C (128 and the signal's number) with nothing wrong until then; what was counted is printed.
 """
 import argparse
 import json
 import pathlib
 import signal
+import subprocess
 import sys
 
 sys.dont_write_bytecode = True
@@ -31,6 +35,7 @@ sys.path.insert(0, str(ROOT / "tests" / "system"))
 from engine import Target, Utproxy, route_by_mark  # noqa: E402
 from lab import ASKED, CLIENT, ROUTER, Lab  # noqa: E402
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FIRST_PORT, PORTS = 20000, 1000
 WITNESS = f"""
     table inet witness {{
@@ -87,6 +92,24 @@ class Churn:
                     queue_dropped=int(queue[5]) + int(queue[6]), stats=self.engine.stats())
 
 
+def interrupt(number, frame):
+    """Once only, so that what was set up is taken down whatever comes while that is done."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
+
+
+def result_of(churn, process, seconds):
+    """What is reported at the end, and the signal that brought it on, or None."""
+    try:
+        return churn.result(process, seconds), None
+    except KeyboardInterrupt as interrupted:
+        process.stop(signal.SIGINT, 60)
+        if not process.out():  # it had hardly begun
+            raise
+        return churn.result(process, 0), interrupted
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build-dir", default="build")
@@ -99,8 +122,20 @@ def main():
     parser.add_argument("--self-test", type=float, default=0, help="share of outcomes to falsify")
     parser.add_argument("--run-option", action="append", default=[], help="a further word for utproxy run")
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # what was set up is taken down then too
-        signal.signal(number, signal.default_int_handler)
+    for number in ENDING:  # what was set up is taken down then too
+        signal.signal(number, interrupt)
+    try:
+        return run(options)
+    except KeyboardInterrupt as interrupted:
+        print("churn.py: interrupted", file=sys.stderr)
+        return 128 + interrupted.args[0]
+
+
+def run(options):
+    """The exit status. KeyboardInterrupt, with the signal's number, where one came."""
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode != 0:
+        print("churn.py: network namespaces need root", file=sys.stderr)
+        return 77
     build = (ROOT / options.build_dir).resolve()
     lab = Lab(build / "tests" / "system" / "traffic" / "traffic")
     try:
@@ -108,12 +143,14 @@ def main():
         process = churn.start("--seconds", options.seconds, "--changes", options.changes, "--packets", options.packets,
                               "--idle", options.idle, "--idle-udp", options.idle_udp, "--late-ms", options.late_ms,
                               "--self-test", options.self_test, "--progress")
-        result = churn.result(process, options.seconds + 120)
+        result, interrupted = result_of(churn, process, options.seconds + 120)
         churn.engine.stop()
     finally:
         lab.close()
     sys.stderr.write(result.pop("log"))
     print(json.dumps(result))
+    if interrupted and result["exit"] != 1:
+        raise interrupted
     return result["exit"]
 
 

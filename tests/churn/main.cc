@@ -19,7 +19,7 @@ using utproxy::churn::DriverOptions;
 using Json = nlohmann::ordered_json;
 
 volatile std::sig_atomic_t stop = 0;
-void RequestStop(int) { stop = 1; }
+void RequestStop(int signal) { stop = signal; }
 
 struct Options {
   DriverOptions driver;
@@ -123,5 +123,8 @@ int main(int argc, char** argv) {
   utproxy::churn::Driver driver(options.driver, options.addresses, std::move(client));
   driver.Run(&stop);
   std::printf("%s\n", Summary(driver).dump().c_str());
-  return driver.report().wrong() == 0 ? 0 : 1;
+  if (driver.report().wrong() != 0) return 1;
+  if (stop == 0) return 0;
+  std::fputs("churn: interrupted\n", stderr);
+  return 128 + stop;
 }

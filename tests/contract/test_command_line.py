@@ -140,6 +140,16 @@ def test_what_could_not_be_done(call, space, words, names):
     assert space.run("nft", "list", "ruleset").stdout + space.run("ip", "rule").stdout == before
 
 
+@pytest.mark.parametrize("steer", ["auto", "none"])
+@pytest.mark.parametrize("lost", ["net_admin", "all"])
+def test_missing_privilege_is_named_first(space, utproxy, lost, steer):
+    """Whatever else fails without it, and whatever else is wrong, as the path of the control socket here."""
+    words = ["setpriv", f"--bounding-set=-{lost}", utproxy, *RUN, "--steer", steer, "--control", "/dev/null/control.sock"]
+    done = subprocess.run(space.wrap(words), capture_output=True, text=True, timeout=30)
+    check_error(done, 1, "CAP_NET_ADMIN")
+    assert "root" in done.stderr.splitlines()[1]
+
+
 def on_terminal(space, words, environment):
     """What the program writes to a terminal."""
     master, slave = pty.openpty()

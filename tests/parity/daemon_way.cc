@@ -154,6 +154,7 @@ void DaemonWay::Start(const std::string& program, const Policy& policy) {
   if (pid_ == 0) {
     // However this program ends, the daemon is not to outlive it.
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    ::setpgid(0, 0);  // a terminal's Ctrl-C is for this program, which ends the daemon in its turn
     ::dup2(write_end.get(), STDERR_FILENO);
     ::execv(program.c_str(), argv.data());
     ::_exit(127);

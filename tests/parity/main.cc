@@ -13,7 +13,9 @@
 #include <string>
 
 #include "generator.h"
+#include "interrupt.h"
 #include "lab.h"
+#include "requirements.h"
 #include "shrink.h"
 
 namespace utproxy::parity {
@@ -34,8 +36,10 @@ first world in which they differ, and reduces a case that does.
   --rows N        fail unless every row was reached so often (default 1; 0 with --world)
   --no-shrink     show differing cases as they were found
   --table         print how often each row was reached
+  -h, --help      this text
 
-Exit status: 0 no difference and every row reached, 1 otherwise, 77 where this system cannot run it.
+Exit status: 0 no difference and every row reached, 1 otherwise, 2 wrong usage, 77 where this system cannot run it,
+130 ended by SIGINT without a difference so far.
 
 example: parity --cases 100000 --program build/tools/utproxy
 )";
@@ -45,6 +49,7 @@ constexpr size_t kScenes = 8;
 constexpr size_t kPackets = 125;
 constexpr uint64_t kWorldsOfASeed = 1'000'003;
 constexpr int kShown = 1;
+constexpr int kExitUsage = 2, kExitUnavailable = 77, kExitInterrupted = 130;
 
 struct Options {
   uint64_t cases = 20'000;
@@ -53,6 +58,7 @@ struct Options {
   int64_t rows = -1;
   bool shrink = true;
   bool table = false;
+  bool help = false;
   // How often each row is to be reached.
   uint64_t WantedRows() const {
     return rows >= 0 ? static_cast<uint64_t>(rows) : world >= 0 ? 0 : 1;
@@ -92,8 +98,8 @@ void Report(const Options& options, const Generator::World& world, const Scene& 
     std::printf("(it takes the cases before it as well)\n");
     return Show(found, difference);
   }
-  const Repro small =
-      Shrink(found, [&](const Repro& candidate) { return rerun.Differs(candidate); });
+  const Repro small = Shrink(
+      found, [&](const Repro& candidate) { return !Interrupted() && rerun.Differs(candidate); });
   const bool stands = rerun.Differs(small, /*fresh=*/true);
   Show(stands ? small : found, stands ? rerun.difference() : difference);
   if (stands) std::printf("By hand:\n\n%s\n", Script(small).c_str());
@@ -110,8 +116,10 @@ void RunWorld(const Options& options, uint64_t number, Results* results) {
   std::vector<Found> found;
   {
     Lab lab(world, options.lab);
-    for (size_t s = 0;
-         s < kScenes && (options.world >= 0 || results->totals.cases < 5 * options.cases); ++s) {
+    const auto enough = [&] {
+      return Interrupted() || (options.world < 0 && results->totals.cases >= 5 * options.cases);
+    };
+    for (size_t s = 0; s < kScenes && !enough(); ++s) {
       const Scene scene = generator.DrawScene(world);
       std::vector<Case> cases;
       for (size_t i = 0; i < kPackets; ++i) {
@@ -144,7 +152,7 @@ int Run(const Options& options) {
       return cases >= 5 * options.cases ||
              (cases >= options.cases && results.coverage.Below(options.WantedRows()).empty());
     };
-    for (uint64_t world = 0; !enough() && results.differences == 0; ++world)
+    for (uint64_t world = 0; !Interrupted() && !enough() && results.differences == 0; ++world)
       RunWorld(options, world, &results);
   }
   const double took =
@@ -154,7 +162,8 @@ int Run(const Options& options) {
       std::printf("%9" PRIu64 "  %s\n", count, name.c_str());
     }
   }
-  const uint64_t wanted = options.WantedRows();
+  const bool interrupted = Interrupted();
+  const uint64_t wanted = interrupted ? 0 : options.WantedRows();
   const std::vector<std::string> missed = results.coverage.Below(wanted);
   for (const std::string& row : missed) {
     std::printf("row reached less than %" PRIu64 " times: %s\n", wanted, row.c_str());
@@ -166,7 +175,9 @@ int Run(const Options& options) {
               " differences; %.0f s, seed %" PRIu64 "\n",
               t.cases, t.by_mirror, t.by_daemon, t.sockets, t.unmade,
               results.coverage.rows().size(), results.differences, took, options.seed);
-  return results.differences == 0 && missed.empty() ? 0 : 1;
+  if (interrupted) std::fputs("parity: interrupted\n", stderr);
+  if (results.differences != 0 || !missed.empty()) return 1;
+  return interrupted ? kExitInterrupted : 0;
 }
 
 bool ReadOracle(const std::string& word, std::vector<Oracle>* oracles) {
@@ -176,11 +187,12 @@ bool ReadOracle(const std::string& word, std::vector<Oracle>* oracles) {
 }
 
 bool Read(int argc, char** argv, Options* options) {
-  const option kLong[] = {
-      {"cases", 1, nullptr, 'c'},     {"seed", 1, nullptr, 's'},    {"world", 1, nullptr, 'w'},
-      {"oracle", 1, nullptr, 'o'},    {"program", 1, nullptr, 'p'}, {"rows", 1, nullptr, 'r'},
-      {"no-shrink", 0, nullptr, 'n'}, {"table", 0, nullptr, 't'},   {nullptr, 0, nullptr, 0}};
-  for (int letter = 0; (letter = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
+  const option kLong[] = {{"cases", 1, nullptr, 'c'},     {"seed", 1, nullptr, 's'},
+                          {"world", 1, nullptr, 'w'},     {"oracle", 1, nullptr, 'o'},
+                          {"program", 1, nullptr, 'p'},   {"rows", 1, nullptr, 'r'},
+                          {"no-shrink", 0, nullptr, 'n'}, {"table", 0, nullptr, 't'},
+                          {"help", 0, nullptr, 'h'},      {nullptr, 0, nullptr, 0}};
+  for (int letter = 0; (letter = getopt_long(argc, argv, "h", kLong, nullptr)) != -1;) {
     bool ok = true;
     switch (letter) {
       case 'c':
@@ -207,6 +219,9 @@ bool Read(int argc, char** argv, Options* options) {
       case 't':
         options->table = true;
         break;
+      case 'h':
+        options->help = true;
+        return true;
       default:
         ok = false;
     }
@@ -231,7 +246,20 @@ int main(int argc, char** argv) {
   utproxy::parity::Options options;
   if (!utproxy::parity::Read(argc, argv, &options)) {
     std::fputs(utproxy::parity::kUsage, stderr);
-    return 2;
+    return utproxy::parity::kExitUsage;
+  }
+  if (options.help) {
+    std::fputs(utproxy::parity::kUsage, stdout);
+    return 0;
+  }
+  if (options.cases == 0) {
+    std::fputs("parity: --cases 0: at least 1 is to be drawn\n", stderr);
+    return utproxy::parity::kExitUsage;
+  }
+  utproxy::parity::HoldInterrupts();
+  if (const std::string what = utproxy::parity::WhatIsMissing(options.lab); !what.empty()) {
+    std::fprintf(stderr, "parity: %s\n", what.c_str());
+    return utproxy::parity::kExitUnavailable;
   }
   utproxy::parity::StayOnThisProcessor();
   return utproxy::parity::Run(options);

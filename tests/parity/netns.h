@@ -12,7 +12,8 @@
 
 namespace utproxy::parity {
 
-// Ends the program with the reason: what the comparison stands on is missing.
+// Ends the program with the reason, as a failure: what the comparison stands on does not work. What
+// a system may lack is looked for before (requirements.h).
 [[noreturn]] void Fatal(const std::string& why);
 // Runs it in a shell with `input` on its standard input, in the calling thread's namespace; Fatal
 // where it fails.
