@@ -65,6 +65,8 @@ void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int6
   if (socket.proto == Proto::kUdp) {
     BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = socket;
   }
+  // What a sweep shows is mostly known.
+  if (table_->FindOne(socket.key()) == socket) return;
   absl::InlinedVector<Socket, 8> found;
   table_->FindAll(socket.key(), &found);
   bool changed = true, time_wait = false;
@@ -124,11 +126,11 @@ void TableWriter::Destroyed(const Socket& event, int64_t now_ns) {
   Put(*known);
 }
 
-std::vector<Socket> TableWriter::Missing(const absl::flat_hash_set<uint64_t>& dumped) const {
+std::vector<Socket> TableWriter::Missing(const CookieSet& dumped) const {
   std::vector<Socket> missing;
   table_->ForEach([&](const Socket& socket) {
     const bool connection = socket.proto == Proto::kTcp && !socket.listening();
-    if (connection && !dumped.contains(socket.cookie)) missing.push_back(socket);
+    if (connection && !dumped.Contains(socket.cookie)) missing.push_back(socket);
   });
   return missing;
 }

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "mirror/cookie_set.h"
 #include "mirror/interfaces.h"
 #include "utproxy/socket_table.h"
 
@@ -56,7 +57,7 @@ class TableWriter {
 
   // Connections in the table that a complete dump, given by its cookies, did not show. A dump
   // can miss sockets, so this is a list of suspects.
-  std::vector<Socket> Missing(const absl::flat_hash_set<uint64_t>& dumped) const;
+  std::vector<Socket> Missing(const CookieSet& dumped) const;
   void Forget(const Socket& socket);
 
   // Drops TIME_WAIT entries whose time is up.

@@ -186,7 +186,9 @@ TEST_F(TableWriterTest, MissingNamesConnectionsOnly) {
   writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{listener}});
   writer_.Learn(a, interfaces_, 0);
   writer_.Learn(b, interfaces_, 0);
-  const std::vector<Socket> missing = writer_.Missing({uint64_t{2}});
+  CookieSet dumped;
+  dumped.Insert(2);
+  const std::vector<Socket> missing = writer_.Missing(dumped);
   ASSERT_EQ(missing.size(), 1u);
   EXPECT_EQ(missing[0].cookie, 3u);
   writer_.Forget(missing[0]);
