@@ -23,6 +23,8 @@ constexpr size_t kFeedCapacity = 1 << 16;
 // within this time is taken together. A worker that misses a socket meanwhile asks the kernel.
 constexpr int kGatherMs = 1;
 constexpr int kRetryMs = 100;
+// Between walks of the table for connections that were reset by their own end, at the least.
+constexpr int64_t kNamelessNs = 2 * kNsPerMs;
 constexpr size_t kVerifyTogether = 1024;
 constexpr std::array kFamilies = {Family::kIpv4, Family::kIpv6};
 
@@ -109,6 +111,7 @@ void Mirror::Loop() {
 int Mirror::PollTimeoutMs() const {
   int64_t next = std::min({tcp_.next_ns, udp_.next_ns, sweep_.next_ns});
   if (lost_) next = std::min(next, resync_.next_ns);
+  if (writer_.has_nameless()) next = std::min(next, nameless_.next_ns);
   return static_cast<int>(std::clamp<int64_t>((next - MonotonicNs()) / kNsPerMs + 1, 0, 1000));
 }
 
@@ -133,6 +136,11 @@ absl::Status Mirror::RunDue(int64_t now_ns) {
     const int64_t start = ThreadCpuNs();
     status.Update(SweepConnections());
     sweep_.Ended(options_.min_sweep_ns, options_.sweep_cost_factor, start);
+  }
+  if (writer_.has_nameless() && now_ns >= nameless_.next_ns) {
+    const int64_t start = ThreadCpuNs();
+    writer_.EndNameless();
+    nameless_.Ended(kNamelessNs, options_.sweep_cost_factor, start);
   }
   if (resync) resync_.Ended(0, options_.resync_cost_factor, begin);
   return status;

@@ -123,7 +123,7 @@ class Mirror {
   TableWriter writer_;
   Counters counters_;
   std::vector<Socket> scratch_;
-  Round tcp_, udp_, sweep_, resync_;
+  Round tcp_, udp_, sweep_, resync_, nameless_;
   bool lost_ = false;  // destroy events, since the last resync began
   std::thread thread_;
   std::thread interface_thread_;

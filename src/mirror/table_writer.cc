@@ -113,7 +113,10 @@ void TableWriter::Destroyed(const Socket& event, int64_t now_ns) {
   if (destroyed_.insert(event.cookie).second) destroyed_order_.emplace_back(now_ns, event.cookie);
   const Id id{event.key(), event.cookie};
   std::optional<Socket> known = InTable(id.key, id.cookie);
-  if (!known) return;
+  if (!known) {
+    if (event.proto == Proto::kTcp && event.remote_port == 0) nameless_.insert(event.cookie);
+    return;
+  }
   if (event.proto == Proto::kUdp || known->listening()) {
     BoundSet(known->family(), known->proto).erase(id);
     Erase(*known);
@@ -124,6 +127,16 @@ void TableWriter::Destroyed(const Socket& event, int64_t now_ns) {
   known->inode = 0;
   time_wait_ends_.emplace_back(now_ns + kTimeWaitNs, id);
   Put(*known);
+}
+
+// A reset leaves no TIME_WAIT.
+void TableWriter::EndNameless() {
+  std::vector<Socket> ended;
+  table_->ForEach([&](const Socket& socket) {
+    if (socket.proto == Proto::kTcp && nameless_.contains(socket.cookie)) ended.push_back(socket);
+  });
+  for (const Socket& socket : ended) Forget(socket);
+  nameless_.clear();
 }
 
 std::vector<Socket> TableWriter::Missing(const CookieSet& dumped) const {

@@ -231,6 +231,23 @@ TEST_F(MirrorNetnsTest, ListenersComeAndGo) {
   EXPECT_TRUE(Eventually([&] { return InMirror(key) == 0; }));
 }
 
+TEST_F(MirrorNetnsTest, AConnectionThatItsOwnEndResetsLeavesTheTable) {
+  const UniqueFd listener = Listen("127.0.0.1:0");
+  const UniqueFd client =
+      Connect(SOCK_STREAM, absl::StrCat("127.0.0.1:", LocalPort(listener)).c_str());
+  UniqueFd server = Accept(listener);
+  mirror_ = *Mirror::Start({.min_sweep_ns = 3600 * kNsPerSec});
+  const FlowKey key{.local = *Address::Parse("127.0.0.1"),
+                    .remote = *Address::Parse("127.0.0.1"),
+                    .local_port = LocalPort(listener),
+                    .remote_port = LocalPort(client)};
+  ASSERT_EQ(InMirror(key), 1u);
+  const linger reset{.l_onoff = 1, .l_linger = 0};
+  ASSERT_EQ(::setsockopt(server.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+  server.reset();
+  EXPECT_TRUE(Eventually([&] { return InMirror(key) == 0; }));
+}
+
 // Nothing else than the resync that follows lost events can find out that they have gone: the next
 // ordinary sweep is an hour away.
 TEST_F(MirrorNetnsTest, LostEventsAreMadeUpForAtOnce) {
