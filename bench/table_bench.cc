@@ -156,7 +156,47 @@ void Register(const std::string& name) {
   }
 }
 
+// What the machine itself gives a second thread that has nothing in common with the first: for
+// arithmetic, and for reading memory of its own at random. Processors of a virtual machine may be
+// two threads of one core, and share a memory's bandwidth in any case.
+void ControlArithmetic(benchmark::State& state) {
+  uint64_t x = state.thread_index() + 1;
+  for (auto _ : state) {
+    for (size_t i = 0; i < 16 * kBlock; ++i) x = x * 6364136223846793005u + i;
+    benchmark::DoNotOptimize(x);
+  }
+  state.counters["bytes"] = 0;
+}
+
+void ControlMemory(benchmark::State& state) {
+  constexpr int kBits = 23;
+  const std::vector<uint64_t> memory(size_t{1} << kBits, 1);  // 64 MB
+  uint64_t x = state.thread_index() + 1;
+  for (auto _ : state) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < kBlock; ++i) {
+      x = x * 6364136223846793005u + 1442695040888963407u;
+      sum += memory[x >> (64 - kBits)];
+    }
+    benchmark::DoNotOptimize(sum);
+  }
+  state.counters["bytes"] = 0;
+}
+
+void RegisterControls() {
+  for (const int readers : {1, 2}) {
+    const std::string rest = absl::StrCat("/1000000/hit/v4/changes:0/readers:", readers);
+    benchmark::RegisterBenchmark(("control_arithmetic" + rest).c_str(), ControlArithmetic)
+        ->Threads(readers)
+        ->UseRealTime();
+    benchmark::RegisterBenchmark(("control_memory" + rest).c_str(), ControlMemory)
+        ->Threads(readers)
+        ->UseRealTime();
+  }
+}
+
 void RegisterAll() {
+  RegisterControls();
   Register<Table>("table");
   Register<TableBatched>("table_batched");
   Register<FlatHashMap<AbseilHash>>("flat_hash_map");

@@ -43,11 +43,13 @@ GOALS = [
        -1.9) for name, contender in [("batched", "table_batched"), ("single", "table")]],
 ]
 CONTENDERS = ["table_batched", "table", PLAIN, SAME, "flat_hash_map_mutex", "flat_hash_map_shared_mutex", "tbb_hash_map", LFHT]
+# Two threads that have nothing in common, against one: what the machine can give at all.
+CONTROLS = ["control_arithmetic", "control_memory"]
 SIZES = [1000, 100_000, MILLION]
 
 
 def wanted_cases():
-    wanted = {name for goal in GOALS for name in goal[1:3]}
+    wanted = {name for goal in GOALS for name in goal[1:3]} | {case(c, MILLION, readers=n) for c in CONTROLS for n in (1, 2)}
     wanted |= {case(c, n, changes) for c in CONTENDERS for n in SIZES for changes in (0, 100_000)}
     wanted |= {case(c, MILLION, kind="miss") for c in CONTENDERS} | {case(c, MILLION, family="v6") for c in CONTENDERS}
     return wanted
@@ -82,6 +84,10 @@ def check_goals(figures):
         missed += not met
         print(f"| {text} | {'≤' if bound > 0 else '≥'} {abs(bound)} | {ratio:.2f} | {min(a) / max(b):.2f}–{max(a) / min(b):.2f} "
               f"| {'met' if met else 'MISSED'} |")
+    for control in CONTROLS:
+        one, two = (figures[case(control, MILLION, readers=n)]["real"] for n in (1, 2))
+        print(f"| {control}: throughput of two threads ÷ one | | {statistics.median(one) / statistics.median(two):.2f} "
+              f"| {min(one) / max(two):.2f}–{max(one) / min(two):.2f} | |")
     return missed
 
 

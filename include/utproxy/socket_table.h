@@ -142,14 +142,14 @@ class BasicSocketTable {
     }
   }
 
-  // Gets what the table holds of these keys on its way into the cache: for calls about them that
-  // follow soon, by the writer or a reader.
+  // Gets what the table holds of these keys on its way into the cache, and the room for those it
+  // does not hold: for calls about them by the writer that follow soon.
   void Prefetch(absl::Span<const FlowKey> keys) const {
     for (size_t first = 0; first < keys.size(); first += kOverlap) {
       const absl::Span<const FlowKey> some = keys.subspan(first, kOverlap);
       std::array<SocketTableCore::Probe, kOverlap> probes;
       for (size_t i = 0; i < some.size(); ++i) core_->Begin(Hash(some[i]), &probes[i]);
-      for (size_t i = 0; i < some.size(); ++i) core_->Peek(&probes[i]);
+      for (size_t i = 0; i < some.size(); ++i) core_->PeekToWrite(&probes[i]);
     }
   }
 

@@ -123,7 +123,8 @@ class SocketTableCore {
   void Begin(uint32_t hash, Probe* probe) const;
   void Peek(Probe* probe) const;
   void Finish(const Probe& probe, const FlowKey& key, std::optional<Socket>* out) const;
-  // Instead of Peek, for the writer: asks for the entry that an upsert would write, too.
+  // Instead of Peek, where nothing matches: asks for the entry that an upsert would write. One that
+  // matches is left to its readers, as most often it turns out to be the same.
   void PeekToWrite(Probe* probe) const;
 
  private:
@@ -230,8 +231,11 @@ class SocketTableCore {
 inline void SocketTableCore::PeekToWrite(Probe* probe) const {
   ReadHead(probe);
   const uint32_t empty = table_internal::Match(*probe->head, 0);
-  const uint32_t slots = probe->matches != 0 ? probe->matches : empty;
-  if (slots != 0) __builtin_prefetch(&probe->entries[table_internal::FirstOf(slots)], 1);
+  if (probe->matches != 0) {
+    __builtin_prefetch(&probe->entries[table_internal::FirstOf(probe->matches)]);
+  } else if (empty != 0) {
+    __builtin_prefetch(&probe->entries[table_internal::FirstOf(empty)], 1);
+  }
 }
 
 [[gnu::always_inline]] inline SocketTableCore::Answer SocketTableCore::TryFinish(

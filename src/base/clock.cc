@@ -14,5 +14,6 @@ int64_t Read(clockid_t id) {
 
 int64_t MonotonicNs() { return Read(CLOCK_MONOTONIC); }
 int64_t MonotonicCoarseNs() { return Read(CLOCK_MONOTONIC_COARSE); }
+int64_t ThreadCpuNs() { return Read(CLOCK_THREAD_CPUTIME_ID); }
 
 }  // namespace utproxy

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "mirror/mirror.h"
 
-#include <absl/container/flat_hash_set.h>
 #include <linux/sock_diag.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -14,21 +13,24 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "mirror/socket_count.h"
+#include "mirror/sweep.h"
 
 namespace utproxy {
 namespace {
 
-constexpr int kEventBufferBytes = 16 << 20;
 constexpr size_t kFeedCapacity = 1 << 16;
 // Waking up for every socket that comes or goes would cost more than the news is worth: what comes
 // within this time is taken together. A worker that misses a socket meanwhile asks the kernel.
 constexpr int kGatherMs = 1;
 constexpr int kRetryMs = 100;
+// Between walks of the table for connections that were reset by their own end, at the least.
+constexpr int64_t kNamelessNs = 2 * kNsPerMs;
+constexpr size_t kVerifyTogether = 1024;
 constexpr std::array kFamilies = {Family::kIpv4, Family::kIpv6};
 
-absl::StatusOr<NetlinkSocket> OpenEvents() {
+absl::StatusOr<NetlinkSocket> OpenEvents(int buffer_bytes) {
   ASSIGN_OR_RETURN(NetlinkSocket events, NetlinkSocket::Open(NETLINK_SOCK_DIAG));
-  RETURN_IF_ERROR(events.SetReceiveBuffer(kEventBufferBytes).status());
+  RETURN_IF_ERROR(events.SetReceiveBuffer(buffer_bytes).status());
   for (const unsigned group : {SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET_UDP_DESTROY,
                                SKNLGRP_INET6_TCP_DESTROY, SKNLGRP_INET6_UDP_DESTROY}) {
     RETURN_IF_ERROR(events.JoinGroup(group));
@@ -40,7 +42,7 @@ absl::StatusOr<NetlinkSocket> OpenEvents() {
 
 absl::StatusOr<std::unique_ptr<Mirror>> Mirror::Start(const Options& options) {
   // Events first: whatever ends while the first dumps run is then known to have ended.
-  ASSIGN_OR_RETURN(NetlinkSocket events, OpenEvents());
+  ASSIGN_OR_RETURN(NetlinkSocket events, OpenEvents(options.event_buffer_bytes));
   ASSIGN_OR_RETURN(std::unique_ptr<SocketTable> table,
                    SocketTable::Create({.max_sockets = options.max_sockets}));
   ASSIGN_OR_RETURN(std::unique_ptr<Interfaces> interfaces, Interfaces::Open());
@@ -97,9 +99,7 @@ void Mirror::Loop() {
   while (true) {
     (void)::poll(fds.data(), fds.size(), PollTimeoutMs());
     if ((fds[0].revents & POLLIN) != 0) return;
-    // The feed before the events: an answer from before a socket's end must not follow its end.
-    if ((fds[1].revents & POLLIN) != 0) TakeFeed();
-    if (fds[2].revents != 0) TakeEvents();
+    TakeNews();
     const int64_t now = MonotonicNs();
     Note(RunDue(now));
     writer_.Expire(now);
@@ -109,33 +109,47 @@ void Mirror::Loop() {
 }
 
 int Mirror::PollTimeoutMs() const {
-  const int64_t next = std::min({next_tcp_ns_, next_udp_ns_, next_sweep_ns_});
+  int64_t next = std::min({tcp_.next_ns, udp_.next_ns, sweep_.next_ns});
+  if (lost_) next = std::min(next, resync_.next_ns);
+  if (writer_.has_nameless()) next = std::min(next, nameless_.next_ns);
   return static_cast<int>(std::clamp<int64_t>((next - MonotonicNs()) / kNsPerMs + 1, 0, 1000));
 }
 
 absl::Status Mirror::RunDue(int64_t now_ns) {
   absl::Status status;
-  if (now_ns >= next_tcp_ns_) {
+  const int64_t begin = ThreadCpuNs();
+  const bool resync = lost_ && now_ns >= resync_.next_ns;
+  if (resync) {
+    lost_ = false;  // what is lost from here on, during the dumps too, asks for further ones
+    tcp_.next_ns = udp_.next_ns = sweep_.next_ns = now_ns;
+  }
+  if (now_ns >= tcp_.next_ns) {
     status.Update(RefreshBound(Proto::kTcp));
-    next_tcp_ns_ = NextRefresh(now_ns, options_.tcp_listener_refresh_ns);
+    tcp_.Ended(options_.tcp_listener_refresh_ns, options_.tcp_cost_factor, begin);
   }
-  if (now_ns >= next_udp_ns_) {
-    const int64_t start = MonotonicNs();
+  if (now_ns >= udp_.next_ns) {
+    const int64_t start = ThreadCpuNs();
     status.Update(RefreshBound(Proto::kUdp));
-    next_udp_ns_ = NextRefresh(start, options_.udp_refresh_ns);
+    udp_.Ended(options_.udp_refresh_ns, options_.udp_cost_factor, start);
   }
-  if (now_ns >= next_sweep_ns_) {
-    status.Update(Sweep());
-    const int64_t cost = counters_.sweep_cost_ns.load(std::memory_order_relaxed);
-    next_sweep_ns_ =
-        MonotonicNs() + std::max(options_.min_sweep_ns, options_.sweep_cost_factor * cost);
+  if (now_ns >= sweep_.next_ns) {
+    const int64_t start = ThreadCpuNs();
+    status.Update(SweepConnections());
+    sweep_.Ended(options_.min_sweep_ns, options_.sweep_cost_factor, start);
   }
+  if (writer_.has_nameless() && now_ns >= nameless_.next_ns) {
+    const int64_t start = ThreadCpuNs();
+    writer_.EndNameless();
+    nameless_.Ended(kNamelessNs, options_.sweep_cost_factor, start);
+  }
+  if (resync) resync_.Ended(0, options_.resync_cost_factor, begin);
   return status;
 }
 
-int64_t Mirror::NextRefresh(int64_t start_ns, int64_t interval_ns) const {
-  const int64_t now = MonotonicNs();
-  return now + std::max(interval_ns, options_.refresh_cost_factor * (now - start_ns));
+void Mirror::Round::Ended(int64_t interval_ns, int64_t cost_factor, int64_t begin_cpu_ns) {
+  const int64_t cost = ThreadCpuNs() - begin_cpu_ns;
+  next_ns = MonotonicNs() + std::max(interval_ns, cost_factor * std::min(cost, last_cost_ns));
+  last_cost_ns = cost;
 }
 
 absl::Status Mirror::RefreshBound(Proto proto) {
@@ -150,35 +164,29 @@ absl::Status Mirror::RefreshBound(Proto proto) {
   return absl::OkStatus();
 }
 
-absl::Status Mirror::Sweep() {
+absl::Status Mirror::SweepConnections() {
   const int64_t start = MonotonicNs();
   const std::shared_ptr<const InterfaceSnapshot> interfaces = interfaces_->Get();
-  const size_t expected = CountTcpSockets();
-  table_->Reserve(expected);
-  absl::flat_hash_set<uint64_t> cookies;
-  cookies.reserve(expected);
-  const auto learn = [&] {
-    writer_.LearnAll(scratch_, *interfaces, start);
-    scratch_.clear();
-  };
-  scratch_.clear();
-  for (const Family family : kFamilies) {
-    RETURN_IF_ERROR(
-        client_.Dump(family, Proto::kTcp, kAllStates & ~kListenStates, [&](const Socket& socket) {
-          cookies.insert(socket.cookie);
-          scratch_.push_back(socket);
-          if (scratch_.size() == TableWriter::kTogether) learn();
-        }));
-  }
-  learn();
-  RETURN_IF_ERROR(VerifyMissing(writer_.Missing(cookies)));
+  table_->Reserve(CountTcpSockets());
+  Sweep sweep(&writer_, interfaces.get(), start);
+  // What ends while the dump runs becomes known at once. A socket that the dump still shows is not
+  // brought back by it: the writer remembers for a while what has ended.
+  RETURN_IF_ERROR(DumpConnections(&client_, &sweep, [this] { TakeNews(); }));
+  VerifyMissing(sweep.Finish());
   const int64_t end = MonotonicNs();
   counters_.sweep_cost_ns.store(end - start, std::memory_order_relaxed);
   counters_.last_sweep_ns.store(end, std::memory_order_relaxed);
   return absl::OkStatus();
 }
 
-absl::Status Mirror::VerifyMissing(const std::vector<Socket>& missing) {
+void Mirror::VerifyMissing(absl::Span<const Socket> missing) {
+  for (; !missing.empty(); missing.remove_prefix(std::min(missing.size(), kVerifyTogether))) {
+    VerifySome(missing.subspan(0, kVerifyTogether));
+    TakeNews();
+  }
+}
+
+void Mirror::VerifySome(absl::Span<const Socket> missing) {
   for (const Socket& socket : missing) {
     const bool v4 = socket.local.IsV4Mapped();
     client_.AddQuery(v4 ? Family::kIpv4 : Family::kIpv6, socket.key(), socket.ifindex);
@@ -189,7 +197,11 @@ absl::Status Mirror::VerifyMissing(const std::vector<Socket>& missing) {
     const bool there = replies[i].socket && replies[i].socket->cookie == missing[i].cookie;
     if (!there) writer_.Forget(missing[i]);
   }
-  return absl::OkStatus();
+}
+
+void Mirror::TakeNews() {
+  TakeFeed();
+  TakeEvents();
 }
 
 void Mirror::TakeFeed() {
@@ -213,7 +225,7 @@ void Mirror::TakeEvents() {
     if (absl::IsResourceExhausted(read.status())) {
       // What was lost is found by dumping everything again.
       counters_.lost_events.fetch_add(1, std::memory_order_relaxed);
-      next_tcp_ns_ = next_udp_ns_ = next_sweep_ns_ = 0;
+      lost_ = true;
       continue;
     }
     if (!read.ok() || !*read) return Note(read.status());

@@ -4,9 +4,11 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/types/span.h>
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -48,13 +50,18 @@ class Mirror {
  public:
   struct Options {
     size_t max_sockets = size_t{1} << 22;
-    int64_t tcp_listener_refresh_ns = 100'000'000;
+    int64_t tcp_listener_refresh_ns = 10'000'000;
     int64_t udp_refresh_ns = 50'000'000;
     int64_t min_sweep_ns = 5'000'000'000;
-    // A dump comes after this many times its own cost at the earliest: 2 % of a core at most for
-    // connections, 10 % for UDP sockets and listeners.
+    // A dump comes after this many times its own processor time at the earliest: at most 1 % of a
+    // core for listeners, 10 % for UDP sockets, 2 % for connections; and, while destroy events are
+    // lost over and over, a fifth of a core for all of it.
+    int64_t tcp_cost_factor = 100;
+    int64_t udp_cost_factor = 10;
     int64_t sweep_cost_factor = 50;
-    int64_t refresh_cost_factor = 10;
+    int64_t resync_cost_factor = 4;
+    // Room for destroy events that wait; the kernel doubles it, and takes about 1 KB for each.
+    int event_buffer_bytes = 16 << 20;
   };
 
   // Dumps everything once, so that the table is complete when this returns, and starts the thread.
@@ -76,6 +83,16 @@ class Mirror {
     std::atomic<int64_t> last_refresh_ns{0}, last_sweep_ns{0}, sweep_cost_ns{0};
   };
 
+  // When something that costs processor time is due.
+  struct Round {
+    int64_t next_ns = 0;
+    int64_t last_cost_ns = std::numeric_limits<int64_t>::max();
+    // It has just ended, and began when this thread had taken `begin_cpu_ns`: next, when what the
+    // options say of interval and cost factor has passed. Of the last two costs the lower counts,
+    // as the kernel lets a thread pay for interrupts, too.
+    void Ended(int64_t interval_ns, int64_t cost_factor, int64_t begin_cpu_ns);
+  };
+
   Mirror(const Options& options, std::unique_ptr<SocketTable> table,
          std::unique_ptr<Interfaces> interfaces, std::unique_ptr<Feed> feed, NetlinkSocket events,
          DiagClient client, UniqueFd stop);
@@ -84,10 +101,13 @@ class Mirror {
   void FollowInterfaces();
   int PollTimeoutMs() const;
   absl::Status RunDue(int64_t now_ns);
-  int64_t NextRefresh(int64_t start_ns, int64_t interval_ns) const;
   absl::Status RefreshBound(Proto proto);
-  absl::Status Sweep();
-  absl::Status VerifyMissing(const std::vector<Socket>& missing);
+  absl::Status SweepConnections();
+  // Asks the kernel about sockets that a sweep did not see, and forgets those that have gone.
+  void VerifyMissing(absl::Span<const Socket> missing);
+  void VerifySome(absl::Span<const Socket> missing);
+  // The feed before the events: an answer from before a socket's end must not follow its end.
+  void TakeNews();
   void TakeFeed();
   void TakeEvents();
   void Note(const absl::Status& status);
@@ -103,9 +123,8 @@ class Mirror {
   TableWriter writer_;
   Counters counters_;
   std::vector<Socket> scratch_;
-  int64_t next_tcp_ns_ = 0;
-  int64_t next_udp_ns_ = 0;
-  int64_t next_sweep_ns_ = 0;
+  Round tcp_, udp_, sweep_, resync_, nameless_;
+  bool lost_ = false;  // destroy events, since the last resync began
   std::thread thread_;
   std::thread interface_thread_;
 };

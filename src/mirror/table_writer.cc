@@ -65,6 +65,8 @@ void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int6
   if (socket.proto == Proto::kUdp) {
     BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = socket;
   }
+  // What a sweep shows is mostly known.
+  if (table_->FindOne(socket.key()) == socket) return;
   absl::InlinedVector<Socket, 8> found;
   table_->FindAll(socket.key(), &found);
   bool changed = true, time_wait = false;
@@ -111,7 +113,10 @@ void TableWriter::Destroyed(const Socket& event, int64_t now_ns) {
   if (destroyed_.insert(event.cookie).second) destroyed_order_.emplace_back(now_ns, event.cookie);
   const Id id{event.key(), event.cookie};
   std::optional<Socket> known = InTable(id.key, id.cookie);
-  if (!known) return;
+  if (!known) {
+    if (event.proto == Proto::kTcp && event.remote_port == 0) nameless_.insert(event.cookie);
+    return;
+  }
   if (event.proto == Proto::kUdp || known->listening()) {
     BoundSet(known->family(), known->proto).erase(id);
     Erase(*known);
@@ -124,11 +129,21 @@ void TableWriter::Destroyed(const Socket& event, int64_t now_ns) {
   Put(*known);
 }
 
-std::vector<Socket> TableWriter::Missing(const absl::flat_hash_set<uint64_t>& dumped) const {
+// A reset leaves no TIME_WAIT.
+void TableWriter::EndNameless() {
+  std::vector<Socket> ended;
+  table_->ForEach([&](const Socket& socket) {
+    if (socket.proto == Proto::kTcp && nameless_.contains(socket.cookie)) ended.push_back(socket);
+  });
+  for (const Socket& socket : ended) Forget(socket);
+  nameless_.clear();
+}
+
+std::vector<Socket> TableWriter::Missing(const CookieSet& dumped) const {
   std::vector<Socket> missing;
   table_->ForEach([&](const Socket& socket) {
     const bool connection = socket.proto == Proto::kTcp && !socket.listening();
-    if (connection && !dumped.contains(socket.cookie)) missing.push_back(socket);
+    if (connection && !dumped.Contains(socket.cookie)) missing.push_back(socket);
   });
   return missing;
 }

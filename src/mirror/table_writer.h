@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "mirror/cookie_set.h"
 #include "mirror/interfaces.h"
 #include "utproxy/socket_table.h"
 
@@ -54,9 +55,16 @@ class TableWriter {
   // minisocket of the same cookie, so its entry is kept as one until that would end.
   void Destroyed(const Socket& event, int64_t now_ns);
 
+  // A connection that was reset by its own end (close() with SO_LINGER 0, which is a
+  // tcp_disconnect) has lost its peer's port, and maybe its own address, before the event tells of
+  // it: only the cookie says which it was. Whether there are such events to be matched; and
+  // matching them, all with one walk of the table.
+  bool has_nameless() const { return !nameless_.empty(); }
+  void EndNameless();
+
   // Connections in the table that a complete dump, given by its cookies, did not show. A dump
   // can miss sockets, so this is a list of suspects.
-  std::vector<Socket> Missing(const absl::flat_hash_set<uint64_t>& dumped) const;
+  std::vector<Socket> Missing(const CookieSet& dumped) const;
   void Forget(const Socket& socket);
 
   // Drops TIME_WAIT entries whose time is up.
@@ -93,6 +101,7 @@ class TableWriter {
   // its way through the feed, must not bring them back.
   absl::flat_hash_set<uint64_t> destroyed_;
   std::deque<std::pair<int64_t, uint64_t>> destroyed_order_;
+  absl::flat_hash_set<uint64_t> nameless_;
   std::deque<std::pair<int64_t, Id>> time_wait_ends_;
   uint64_t rejected_ = 0;
 };

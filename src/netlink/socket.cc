@@ -8,7 +8,6 @@
 
 #include <cerrno>
 #include <memory>
-#include <vector>
 
 #include "base/status.h"
 #include "netlink/messages.h"
@@ -92,19 +91,19 @@ absl::Status NetlinkSocket::Transact(nlmsghdr* request, absl::string_view what, 
     return absl::Status(sent.code(), absl::StrCat(what, ": ", sent.message()));
   }
   const bool multi = (request->nlmsg_flags & (NLM_F_DUMP | NLM_F_ACK)) != 0;
-  std::vector<char> buffer(kReceiveBytes);
+  buffer_.resize(kReceiveBytes);  // the first time
   while (true) {
     sockaddr_nl from{};
     socklen_t from_len = sizeof from;
-    const ssize_t n = ::recvfrom(fd_.get(), buffer.data(), buffer.size(), MSG_TRUNC,
+    const ssize_t n = ::recvfrom(fd_.get(), buffer_.data(), buffer_.size(), MSG_TRUNC,
                                  reinterpret_cast<sockaddr*>(&from), &from_len);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus(errno, absl::StrCat(what, ": read answer"));
-    if (static_cast<size_t>(n) > buffer.size()) {
+    if (static_cast<size_t>(n) > buffer_.size()) {
       return absl::InternalError(absl::StrCat(what, ": answer of ", n, " bytes is too long"));
     }
     if (!FromKernel(from)) continue;
-    absl::Span<const char> rest(buffer.data(), static_cast<size_t>(n));
+    absl::Span<const char> rest(buffer_.data(), static_cast<size_t>(n));
     while (const nlmsghdr* nlh = TakeMessage(&rest)) {
       if (nlh->nlmsg_seq != request->nlmsg_seq) continue;
       if ((nlh->nlmsg_flags & NLM_F_DUMP_INTR) != 0 && dump_interrupted != nullptr) {

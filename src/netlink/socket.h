@@ -9,6 +9,7 @@
 #include <linux/netlink.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "base/fd.h"
 
@@ -57,6 +58,7 @@ class NetlinkSocket {
   UniqueFd fd_;
   uint32_t port_id_ = 0;
   uint32_t sequence_ = 0;
+  std::vector<char> buffer_;  // of Transact, kept since a listener's dump is over in 15 µs
 };
 
 }  // namespace utproxy

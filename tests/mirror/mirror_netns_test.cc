@@ -9,6 +9,7 @@
 #include <map>
 #include <thread>
 
+#include "base/clock.h"
 #include "mirror/exact.h"
 #include "mirror/mirror.h"
 #include "mirror/table_lookup.h"
@@ -228,6 +229,46 @@ TEST_F(MirrorNetnsTest, ListenersComeAndGo) {
   EXPECT_TRUE(Eventually([&] { return InMirror(key) == 1; }));
   listener.reset();
   EXPECT_TRUE(Eventually([&] { return InMirror(key) == 0; }));
+}
+
+TEST_F(MirrorNetnsTest, AConnectionThatItsOwnEndResetsLeavesTheTable) {
+  const UniqueFd listener = Listen("127.0.0.1:0");
+  const UniqueFd client =
+      Connect(SOCK_STREAM, absl::StrCat("127.0.0.1:", LocalPort(listener)).c_str());
+  UniqueFd server = Accept(listener);
+  mirror_ = *Mirror::Start({.min_sweep_ns = 3600 * kNsPerSec});
+  const FlowKey key{.local = *Address::Parse("127.0.0.1"),
+                    .remote = *Address::Parse("127.0.0.1"),
+                    .local_port = LocalPort(listener),
+                    .remote_port = LocalPort(client)};
+  ASSERT_EQ(InMirror(key), 1u);
+  const linger reset{.l_onoff = 1, .l_linger = 0};
+  ASSERT_EQ(::setsockopt(server.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+  server.reset();
+  EXPECT_TRUE(Eventually([&] { return InMirror(key) == 0; }));
+}
+
+// Nothing else than the resync that follows lost events can find out that they have gone: the next
+// ordinary sweep is an hour away.
+TEST_F(MirrorNetnsTest, LostEventsAreMadeUpForAtOnce) {
+  constexpr size_t kConnections = 500;
+  const UniqueFd listener = Listen("127.0.0.1:0");
+  const std::string at = absl::StrCat("127.0.0.1:", LocalPort(listener));
+  std::vector<UniqueFd> open;
+  for (size_t i = 0; i < kConnections; ++i) {
+    open.push_back(Connect(SOCK_STREAM, at.c_str()));
+    open.push_back(Accept(listener));
+    // Its end is a reset, which leaves no TIME_WAIT.
+    const linger reset{.l_onoff = 1, .l_linger = 0};
+    ASSERT_EQ(::setsockopt(open.back().get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+  }
+  mirror_ = *Mirror::Start({.min_sweep_ns = 3600 * kNsPerSec, .event_buffer_bytes = 1});
+  const size_t others = mirror_->table().size() - 2 * kConnections;
+  while (!open.empty()) open.pop_back();
+  EXPECT_TRUE(Eventually([&] { return mirror_->stats().lost_events > 0; }));
+  EXPECT_TRUE(Eventually([&] { return mirror_->table().size() <= others; }))
+      << mirror_->table().size() << " sockets, before " << others;
+  EXPECT_LT(mirror_->stats().destroy_events, 2 * kConnections);
 }
 
 TEST_F(MirrorNetnsTest, ABatchIsAnsweredInItsOrder) {

@@ -82,6 +82,22 @@ TEST_F(TableWriterTest, ADestroyedConnectionLivesOnAsTimeWait) {
   EXPECT_TRUE(Find(s).empty());
 }
 
+TEST_F(TableWriterTest, AResetConnectionIsKnownByItsCookieAlone) {
+  const Socket s = Make("192.0.2.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5);
+  const Socket other =
+      Make("192.0.2.1:80", "10.0.0.9:4001", Proto::kTcp, SockState::kEstablished, 6);
+  writer_.LearnAll({{s, other}}, interfaces_, 0);
+  EXPECT_FALSE(writer_.has_nameless());
+  writer_.Destroyed(Make("0.0.0.0:80", "10.0.0.9:0", Proto::kTcp, SockState::kClose, 5), 1000);
+  ASSERT_TRUE(writer_.has_nameless());
+  writer_.EndNameless();
+  EXPECT_FALSE(writer_.has_nameless());
+  EXPECT_TRUE(Find(s).empty());
+  EXPECT_EQ(Find(other).size(), 1u);
+  writer_.Learn(s, interfaces_, 2000);
+  EXPECT_TRUE(Find(s).empty()) << "an answer from before must not bring it back";
+}
+
 TEST_F(TableWriterTest, ALateAnswerStillSaysHowTransparentTheTimeWaitIs) {
   const Socket opaque =
       Make("192.0.2.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5);
@@ -186,7 +202,9 @@ TEST_F(TableWriterTest, MissingNamesConnectionsOnly) {
   writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{listener}});
   writer_.Learn(a, interfaces_, 0);
   writer_.Learn(b, interfaces_, 0);
-  const std::vector<Socket> missing = writer_.Missing({uint64_t{2}});
+  CookieSet dumped;
+  dumped.Insert(2);
+  const std::vector<Socket> missing = writer_.Missing(dumped);
   ASSERT_EQ(missing.size(), 1u);
   EXPECT_EQ(missing[0].cookie, 3u);
   writer_.Forget(missing[0]);
