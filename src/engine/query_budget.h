@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_ENGINE_QUERY_BUDGET_H_
+#define UTPROXY_ENGINE_QUERY_BUDGET_H_
+
+#include <cstdint>
+
+#include "engine/token_bucket.h"
+
+namespace utproxy {
+
+// Why the kernel has to be asked about a packet. Each has tokens of its own, so that a flood of one
+// sort leaves the others theirs.
+enum class QueryClass : uint8_t {
+  // A socket of the packet's own addresses and ports is in the mirror: a TIME_WAIT, a request
+  // socket, one that is not known to be transparent. Random sources cannot aim at it.
+  kKnown,
+  kSyn,       // a SYN of no known socket
+  kSegment,   // another segment of no known socket: of a young connection, or a stray one
+  kDatagram,  // a datagram of no known connected socket
+};
+
+// Packets a second about which one worker asks the kernel, and as many at once after a quiet
+// second. A short connection takes one SYN and two or three segments, until the mirror has learned
+// of it; a UDP flow one datagram a second at most.
+struct QueryRates {
+  int64_t known = 10000;
+  int64_t syn = 20000;
+  int64_t segment = 40000;
+  int64_t datagram = 20000;
+};
+
+// How many packets one worker may still ask the kernel about. One thread.
+class QueryBudget {
+ public:
+  explicit QueryBudget(const QueryRates& rates)
+      : buckets_{{rates.known, rates.known},
+                 {rates.syn, rates.syn},
+                 {rates.segment, rates.segment},
+                 {rates.datagram, rates.datagram}} {}
+
+  void Refill(int64_t now_ns) {
+    for (TokenBucket& bucket : buckets_) bucket.Refill(now_ns);
+  }
+  bool Take(QueryClass query) { return buckets_[static_cast<int>(query)].Take(); }
+
+ private:
+  TokenBucket buckets_[4];
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_ENGINE_QUERY_BUDGET_H_
