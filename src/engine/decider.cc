@@ -72,8 +72,26 @@ void Decider::DecideBeyondBudget(absl::Span<const QueuedPacket> packets,
                                  absl::Span<Decision> decisions) {
   if (beyond_budget_.empty()) return;
   counters_.over_budget.Add(beyond_budget_.size());
-  for (const size_t i : beyond_budget_) decisions[i].kill_time_wait = false;
-  Steer(beyond_budget_, packets, decisions, /*last=*/true);
+  beyond_steered_.clear();
+  for (const size_t i : beyond_budget_) {
+    decisions[i].kill_time_wait = false;
+    const Packet& packet = packets[i].packet;
+    if (NeedsSteering(packet, decisions[i]) && !LeadsThereByItself(packet, decisions[i])) {
+      beyond_steered_.push_back(i);
+    }
+  }
+  Steer(beyond_steered_, packets, decisions, /*last=*/true);
+}
+
+// Whether, by the mirror, the packet's own address and port lead to the wildcard listener chosen:
+// nothing is bound to the address itself. An entry costs more than all the rest.
+bool Decider::LeadsThereByItself(const Packet& packet, const Decision& decision) const {
+  if (decision.lport != packet.dport || !decision.socket->local.IsUnspecified()) return false;
+  TableLookup lookup(mirror_->table(), *interfaces_);
+  const std::optional<Socket> found = packet.is_tcp()
+                                          ? lookup.TcpListener(packet, packet.dst, packet.dport)
+                                          : lookup.Udp(packet, packet.dst, packet.dport);
+  return found && found->cookie == decision.socket->cookie;
 }
 
 void Decider::RefreshInterfaces() {

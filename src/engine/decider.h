@@ -51,8 +51,9 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 //
 // Questions cost some microseconds each, and a flood must not buy one a packet. Each worker asks
 // about as many packets a second as its QueryRates say. A packet beyond them, counted as
-// over_budget, is decided as Decide() finds it over the mirror. A hit gets its mark and its flow
-// entry all the same, a miss is dropped (or passed, with --on-miss accept). What can be wrong then:
+// over_budget, is decided as Decide() finds it over the mirror. A hit gets its mark, and its flow
+// entry where by the mirror the packet's own address and port do not lead to the listener; a miss
+// is dropped (or passed, with --on-miss accept). What can be wrong then:
 //
 // - A listener that is younger than the mirror's last dump (100 ms; UDP sockets 50 ms; later where
 //   they are many): a miss. A client's SYN comes again after a second. One that has closed is known
@@ -70,6 +71,9 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 //   beyond even those none is ended, since only the kernel's answer says that it is still there.
 // - A connection of the router's own that is not transparent, and that the mirror does not know:
 //   its segments are hits where there is a listener, and reach it. TPROXY would drop them.
+// - A socket bound to the packet's own address and port that is younger than the mirror's last
+// dump:
+//   where the rule names no other port it gets what the listener should have.
 // - Several sockets that could be the listener: the first one's IP_TRANSPARENT decides for all.
 //   Which of them has the packet is left to the kernel, as ever.
 //
@@ -92,6 +96,7 @@ class Decider : public BatchDecider {
   enum class Source : uint8_t { kUnsure, kMirror, kCache };
   Source DecideByMirror(const Packet& packet, Decision* decision, QueryClass* query);
   void DecideBeyondBudget(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
+  bool LeadsThereByItself(const Packet& packet, const Decision& decision) const;
   bool DecideByCache(const Packet& packet, Decision* decision);
   void DecideByExact(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   void Learn(const ExactAnswer& answer);
@@ -116,6 +121,7 @@ class Decider : public BatchDecider {
   // Scratch of one batch, kept for its capacity.
   std::vector<size_t> unsure_;
   std::vector<size_t> beyond_budget_;
+  std::vector<size_t> beyond_steered_;
   std::vector<size_t> gone_;
   std::vector<Packet> asked_;
   std::vector<ExactAnswer> answers_;

@@ -19,24 +19,23 @@ enum class QueryClass : uint8_t {
   kDatagram,  // a datagram of no known connected socket
 };
 
-// Packets a second about which one worker asks the kernel, and as many at once after a quiet
-// second. A short connection takes one SYN and two or three segments, until the mirror has learned
-// of it; a UDP flow one datagram a second at most.
+// Packets a second about which one worker asks the kernel. A short connection takes one SYN and two
+// or three segments, until the mirror has learned of it; a UDP flow one datagram a second at most.
 struct QueryRates {
-  int64_t known = 10000;
-  int64_t syn = 20000;
-  int64_t segment = 40000;
-  int64_t datagram = 20000;
+  int64_t known = 5000;
+  int64_t syn = 8000;
+  int64_t segment = 16000;
+  int64_t datagram = 10000;
+  // At once, of each class that has any: some 10 ms of work, a part of what a queue holds.
+  int64_t burst = 2048;
 };
 
 // How many packets one worker may still ask the kernel about. One thread.
 class QueryBudget {
  public:
   explicit QueryBudget(const QueryRates& rates)
-      : buckets_{{rates.known, rates.known},
-                 {rates.syn, rates.syn},
-                 {rates.segment, rates.segment},
-                 {rates.datagram, rates.datagram}} {}
+      : buckets_{Bucket(rates.known, rates.burst), Bucket(rates.syn, rates.burst),
+                 Bucket(rates.segment, rates.burst), Bucket(rates.datagram, rates.burst)} {}
 
   void Refill(int64_t now_ns) {
     for (TokenBucket& bucket : buckets_) bucket.Refill(now_ns);
@@ -44,6 +43,10 @@ class QueryBudget {
   bool Take(QueryClass query) { return buckets_[static_cast<int>(query)].Take(); }
 
  private:
+  static TokenBucket Bucket(int64_t per_second, int64_t burst) {
+    return {per_second, per_second == 0 ? 0 : burst};
+  }
+
   TokenBucket buckets_[4];
 };
 

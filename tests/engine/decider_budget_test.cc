@@ -82,7 +82,7 @@ TEST_F(DeciderBudgetTest, AFloodBuysAsManyQuestionsAsThereAreTokensAndLeavesOthe
   const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
   ASSERT_TRUE(AwaitInMirror(listener, Proto::kTcp));
   const auto decider = Make({.on_port = LocalPort(listener), .mark_value = 1},
-                            {.known = 0, .syn = 3, .segment = 2, .datagram = 1});
+                            {.known = 0, .syn = 1, .segment = 1, .datagram = 1, .burst = 3});
   std::vector<QueuedPacket> packets;
   for (int i = 0; i < 60; ++i) {
     const std::string from = absl::StrCat("127.0.0.9:", 4000 + i);

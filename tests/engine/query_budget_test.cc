@@ -65,20 +65,21 @@ TEST(TokenBucketTest, ARateOfZeroGivesTheBurstOnce) {
 }
 
 TEST(QueryBudgetTest, NoClassTakesFromAnother) {
-  QueryBudget budget({.known = 1, .syn = 2, .segment = 3, .datagram = 4});
+  QueryBudget budget({.known = 1, .syn = 2, .segment = 0, .datagram = 4, .burst = 3});
   budget.Refill(0);
   const auto take_all = [&](QueryClass query) {
     int taken = 0;
     while (budget.Take(query)) ++taken;
     return taken;
   };
-  EXPECT_EQ(take_all(QueryClass::kSyn), 2);
-  EXPECT_EQ(take_all(QueryClass::kSegment), 3);
-  EXPECT_EQ(take_all(QueryClass::kDatagram), 4);
-  EXPECT_EQ(take_all(QueryClass::kKnown), 1);
+  EXPECT_EQ(take_all(QueryClass::kSyn), 3);
+  EXPECT_EQ(take_all(QueryClass::kSegment), 0) << "a rate of 0 is no budget at all";
+  EXPECT_EQ(take_all(QueryClass::kDatagram), 3);
+  EXPECT_EQ(take_all(QueryClass::kKnown), 3);
   budget.Refill(kNsPerSec);
   EXPECT_EQ(take_all(QueryClass::kKnown), 1);
   EXPECT_EQ(take_all(QueryClass::kSyn), 2);
+  EXPECT_EQ(take_all(QueryClass::kDatagram), 3);
 }
 
 }  // namespace
