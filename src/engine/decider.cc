@@ -67,6 +67,14 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
   }
 }
 
+QueryClass Decider::ClassOf(const Packet& packet, const Decision& decision, bool known) {
+  if (packet.is_pure_syn() && decision.verdict == Verdict::kAccept) young_.Note(packet.key());
+  if (known) return QueryClass::kKnown;
+  if (!packet.is_tcp()) return QueryClass::kDatagram;
+  if (packet.is_pure_syn()) return QueryClass::kSyn;
+  return young_.Has(packet.key()) ? QueryClass::kYoung : QueryClass::kSegment;
+}
+
 // The mirror's decisions stand, and the flow cache, which holds the kernel's, learns nothing.
 void Decider::DecideBeyondBudget(absl::Span<const QueuedPacket> packets,
                                  absl::Span<Decision> decisions) {
@@ -113,11 +121,7 @@ Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision
   const bool sure = !packet.is_pure_syn() && decision->reason == Reason::kEstablished &&
                     lookup.certain() && decision->socket->transparent_known();
   if (sure) return Source::kMirror;
-  const bool known = datagram ? connected : lookup.found_own();
-  *query = known                  ? QueryClass::kKnown
-           : datagram             ? QueryClass::kDatagram
-           : packet.is_pure_syn() ? QueryClass::kSyn
-                                  : QueryClass::kSegment;
+  *query = ClassOf(packet, *decision, datagram ? connected : lookup.found_own());
   return Source::kUnsure;
 }
 

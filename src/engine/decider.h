@@ -9,6 +9,7 @@
 #include "engine/flow_cache.h"
 #include "engine/query_budget.h"
 #include "engine/token_bucket.h"
+#include "engine/young_flows.h"
 #include "mirror/exact.h"
 #include "mirror/mirror.h"
 #include "queue/batch_decider.h"
@@ -64,8 +65,9 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 //   where a dump costs more than 100 ms). Until then its segments are decided like stray ones. With
 //   a listener at laddr:lport that makes no difference: they are hits, and the kernel's own lookup
 //   comes upon the connection before any listener or flow entry. Where the listener has closed
-//   meanwhile they are dropped, and sent again by their sender. Only a flood of segments leads to
-//   this: SYNs and datagrams take no token from them.
+//   meanwhile they are dropped, and sent again by their sender. The segments that follow a SYN have
+//   tokens of their own, so only who floods with whole handshakes, or with more than 60,000 SYNs a
+//   second and queue, so that theirs are forgotten, and with stray segments too, leads to this.
 // - A TIME_WAIT that the mirror does not know: a SYN is accepted, but the TIME_WAIT stays, as with
 //   all of them before Linux 6.0. Those it knows are asked about from the tokens of known sockets;
 //   beyond even those none is ended, since only the kernel's answer says that it is still there.
@@ -95,6 +97,7 @@ class Decider : public BatchDecider {
  private:
   enum class Source : uint8_t { kUnsure, kMirror, kCache };
   Source DecideByMirror(const Packet& packet, Decision* decision, QueryClass* query);
+  QueryClass ClassOf(const Packet& packet, const Decision& decision, bool known);
   void DecideBeyondBudget(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   bool LeadsThereByItself(const Packet& packet, const Decision& decision) const;
   bool DecideByCache(const Packet& packet, Decision* decision);
@@ -117,6 +120,7 @@ class Decider : public BatchDecider {
   int64_t now_ns_ = 0;  // read once a batch
   TokenBucket checks_{kChecksPerSecond, kCheckBurst};
   QueryBudget budget_;
+  YoungFlows young_;
 
   // Scratch of one batch, kept for its capacity.
   std::vector<size_t> unsure_;

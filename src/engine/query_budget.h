@@ -15,16 +15,19 @@ enum class QueryClass : uint8_t {
   // socket, one that is not known to be transparent. Random sources cannot aim at it.
   kKnown,
   kSyn,       // a SYN of no known socket
-  kSegment,   // another segment of no known socket: of a young connection, or a stray one
+  kYoung,     // another segment, of no known socket, but of a flow whose SYN was seen a moment ago
+  kSegment,   // any other segment of no known socket: a stray one
   kDatagram,  // a datagram of no known connected socket
 };
 
-// Packets a second about which one worker asks the kernel. A short connection takes one SYN and two
-// or three segments, until the mirror has learned of it; a UDP flow one datagram a second at most.
+// Packets a second about which one worker asks the kernel. A connection of 1 KB that is over before
+// the mirror has learned of it takes one SYN and five segments, so these are enough for some 6,000
+// of those a second; a UDP flow takes one datagram a second at most.
 struct QueryRates {
   int64_t known = 5000;
   int64_t syn = 8000;
-  int64_t segment = 16000;
+  int64_t young = 32000;
+  int64_t segment = 8000;
   int64_t datagram = 10000;
   // At once, of each class that has any: some 10 ms of work, a part of what a queue holds.
   int64_t burst = 2048;
@@ -35,7 +38,8 @@ class QueryBudget {
  public:
   explicit QueryBudget(const QueryRates& rates)
       : buckets_{Bucket(rates.known, rates.burst), Bucket(rates.syn, rates.burst),
-                 Bucket(rates.segment, rates.burst), Bucket(rates.datagram, rates.burst)} {}
+                 Bucket(rates.young, rates.burst), Bucket(rates.segment, rates.burst),
+                 Bucket(rates.datagram, rates.burst)} {}
 
   void Refill(int64_t now_ns) {
     for (TokenBucket& bucket : buckets_) bucket.Refill(now_ns);
@@ -47,7 +51,7 @@ class QueryBudget {
     return {per_second, per_second == 0 ? 0 : burst};
   }
 
-  TokenBucket buckets_[4];
+  TokenBucket buckets_[5];
 };
 
 }  // namespace utproxy

@@ -18,7 +18,7 @@ using testing::CookieOf;
 using testing::Listen;
 using testing::LocalPort;
 
-constexpr QueryRates kNone{.known = 0, .syn = 0, .segment = 0, .datagram = 0};
+constexpr QueryRates kNone{.known = 0, .syn = 0, .young = 0, .segment = 0, .datagram = 0};
 
 class DeciderBudgetTest : public DeciderFixture {
  protected:
@@ -81,19 +81,25 @@ TEST_F(DeciderBudgetTest, BeyondItAMissIsTheMirrorsToo) {
 TEST_F(DeciderBudgetTest, AFloodBuysAsManyQuestionsAsThereAreTokensAndLeavesOthersTheirs) {
   const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
   ASSERT_TRUE(AwaitInMirror(listener, Proto::kTcp));
-  const auto decider = Make({.on_port = LocalPort(listener), .mark_value = 1},
-                            {.known = 0, .syn = 1, .segment = 1, .datagram = 1, .burst = 3});
+  const auto decider =
+      Make({.on_port = LocalPort(listener), .mark_value = 1},
+           {.known = 0, .syn = 1, .young = 1, .segment = 1, .datagram = 1, .burst = 3});
   std::vector<QueuedPacket> packets;
   for (int i = 0; i < 60; ++i) {
     const std::string from = absl::StrCat("127.0.0.9:", 4000 + i);
     packets.push_back(Make(Proto::kTcp, from, "192.0.2.1:80", kTcpSyn));
   }
-  packets.push_back(Make(Proto::kTcp, "127.0.0.9:5000", "192.0.2.1:80", kTcpAck));
+  for (int i = 0; i < 10; ++i) {  // stray ones
+    const std::string from = absl::StrCat("127.0.0.9:", 5000 + i);
+    packets.push_back(Make(Proto::kTcp, from, "192.0.2.1:80", kTcpAck));
+  }
+  // Of a connection whose SYN was among the first.
+  packets.push_back(Make(Proto::kTcp, "127.0.0.9:4059", "192.0.2.1:80", kTcpAck));
   packets.push_back(Make(Proto::kUdp, "127.0.0.9:5000", "192.0.2.1:80", 0));
   std::vector<Decision> decisions(packets.size());
   decider->DecideBatch(packets, absl::MakeSpan(decisions));
-  EXPECT_EQ(decider->counters().by_exact.value(), 3u + 1 + 1);
-  EXPECT_EQ(decider->counters().over_budget.value(), 57u);
+  EXPECT_EQ(decider->counters().by_exact.value(), 3u + 3 + 1 + 1);
+  EXPECT_EQ(decider->counters().over_budget.value(), 57u + 7);
   for (size_t i = 0; i < packets.size() - 1; ++i) {
     EXPECT_EQ(decisions[i].verdict, Verdict::kAccept) << i;
     EXPECT_TRUE(steering_->Contains(packets[i].packet.key(), 1)) << i;
@@ -149,7 +155,8 @@ class DeciderTimeWaitBudgetTest : public DeciderBudgetTest {
 TEST_F(DeciderTimeWaitBudgetTest, ATimeWaitIsAskedAboutFromItsOwnTokens) {
   const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
   const QueuedPacket syn = LeaveTimeWait(listener);
-  const auto decider = Make(Policy{.mark_value = 1}, {.known = 1, .syn = 0, .segment = 0});
+  const auto decider =
+      Make(Policy{.mark_value = 1}, {.known = 1, .syn = 0, .young = 0, .segment = 0});
   const Decision d = One(*decider, syn);
   EXPECT_EQ(d.verdict, Verdict::kAccept);
   EXPECT_EQ(d.reason, Reason::kTimeWaitReopened);

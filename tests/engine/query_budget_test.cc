@@ -65,7 +65,7 @@ TEST(TokenBucketTest, ARateOfZeroGivesTheBurstOnce) {
 }
 
 TEST(QueryBudgetTest, NoClassTakesFromAnother) {
-  QueryBudget budget({.known = 1, .syn = 2, .segment = 0, .datagram = 4, .burst = 3});
+  QueryBudget budget({.known = 1, .syn = 2, .young = 0, .segment = 0, .datagram = 4, .burst = 3});
   budget.Refill(0);
   const auto take_all = [&](QueryClass query) {
     int taken = 0;
