@@ -61,6 +61,27 @@ TEST_F(DeciderBudgetTest, BeyondItASynIsTheMirrorsListeners) {
   EXPECT_EQ(decider->counters().exact_queries.value(), 0u);
 }
 
+TEST_F(DeciderBudgetTest, BeyondItAnEntryIsMadeOnlyWhereTheKernelWouldFindAnotherSocket) {
+  const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true, .reuseport = true});
+  const uint16_t port = LocalPort(listener);
+  const std::string other = absl::StrCat("127.0.0.2:", port);
+  const UniqueFd in_the_way = Listen(other.c_str(), {.reuseport = true});
+  ASSERT_TRUE(AwaitInMirror(listener, Proto::kTcp));
+  const FlowKey bound{.local = ParseEndpoint(other)->address, .local_port = port};
+  ASSERT_TRUE(AwaitInMirror(bound, [](const Socket&) { return true; }));
+  const auto decider = Make(Policy{.mark_value = 1}, kNone);
+  for (const bool needed : {false, true}) {
+    const std::string to = needed ? other : absl::StrCat("192.0.2.1:", port);
+    const QueuedPacket syn = Make(Proto::kTcp, "127.0.0.9:4000", to, kTcpSyn);
+    const Decision d = One(*decider, syn);
+    EXPECT_EQ(d.verdict, Verdict::kAccept);
+    ASSERT_TRUE(d.socket);
+    EXPECT_EQ(d.socket->cookie, CookieOf(listener));
+    EXPECT_EQ(steering_->Contains(syn.packet.key(), syn.packet.iif), needed);
+  }
+  EXPECT_EQ(decider->counters().over_budget.value(), 2u);
+}
+
 TEST_F(DeciderBudgetTest, BeyondItAMissIsTheMirrorsToo) {
   const UniqueFd opaque = Listen("0.0.0.0:0");
   ASSERT_TRUE(AwaitInMirror(opaque, Proto::kTcp));
