@@ -43,7 +43,8 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // Sure is only: a segment other than a SYN that belongs to a transparent full socket or request
 // socket in the mirror; a datagram of a transparent connected UDP socket; a datagram of a flow
 // that an exact query decided within the last second, nothing having changed at its listener's
-// port. Every SYN, every TIME_WAIT and everything that would be dropped is asked of the kernel.
+// port. Every SYN, every TIME_WAIT and everything that would be dropped is asked of the kernel, as
+// far as the budget below goes.
 //
 // Even so a mirror can be late: nothing tells it that IP_TRANSPARENT was switched on or off. So the
 // kernel is asked about sure packets too, up to kChecksPerSecond of them by each worker: below that
@@ -74,13 +75,13 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // - A connection of the router's own that is not transparent, and that the mirror does not know:
 //   its segments are hits where there is a listener, and reach it. TPROXY would drop them.
 // - A socket bound to the packet's own address and port that is younger than the mirror's last
-// dump:
-//   where the rule names no other port it gets what the listener should have.
+//   dump: where the rule names no other port it gets what the listener should have.
 // - Several sockets that could be the listener: the first one's IP_TRANSPARENT decides for all.
 //   Which of them has the packet is left to the kernel, as ever.
 //
-// So who floods a router can take the exactness from others' packets, and not more: no connection
-// of another is broken or led elsewhere, and a new one is delayed where its listener is new too.
+// So a flood takes exactness where sockets have just changed, and for as long as it lasts. A
+// connection that the mirror knows has its segments decided as ever. What the flow cache knows of a
+// UDP flow, a flood of datagrams may push out: the flow is then one of those beyond the budget.
 class Decider : public BatchDecider {
  public:
   static constexpr int64_t kChecksPerSecond = 5000;  // about 1 % of a core
