@@ -48,6 +48,7 @@ void StatsBuilder::Totals::Add(const WorkerCounters& worker, const DeciderCounte
   by_mirror += decider.by_mirror.value();
   by_cache += decider.by_cache.value();
   by_exact += decider.by_exact.value();
+  over_budget += decider.over_budget.value();
   exact_queries += decider.exact_queries.value();
   time_wait_ended += decider.time_wait_ended.value();
   time_wait_end_failed += decider.time_wait_end_failed.value();
@@ -65,6 +66,7 @@ void StatsBuilder::Totals::PutInto(Json* json) const {
   (*json)["decided_by"] = {{"mirror", by_mirror},
                            {"cache", by_cache},
                            {"exact", by_exact},
+                           {"over_budget", over_budget},
                            {"exact_queries", exact_queries}};
   (*json)["time_wait"] = {{"ended", time_wait_ended}, {"end_failed", time_wait_end_failed}};
 }

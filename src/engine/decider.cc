@@ -22,12 +22,14 @@ bool NeedsSteering(const Packet& packet, const Decision& decision) {
          (decision.laddr != packet.dst || decision.lport != packet.dport);
 }
 
-Decider::Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Steering* steering)
+Decider::Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Steering* steering,
+                 const QueryRates& rates)
     : policy_(policy),
       mirror_(mirror),
       steering_(steering),
       querier_(std::move(querier)),
-      cache_(kCacheSlots) {
+      cache_(kCacheSlots),
+      budget_(rates) {
   querier_.set_steering([this](const Packet& packet) { return SteeredTo(packet); },
                         [this](const Packet& packet) { Release(packet); });
 }
@@ -44,39 +46,67 @@ void Decider::Release(const Packet& packet) {
 void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
   RefreshInterfaces();
   now_ns_ = MonotonicCoarseNs();
-  RefillChecks();
+  checks_.Refill(now_ns_);
+  budget_.Refill(now_ns_);
   unsure_.clear();
+  beyond_budget_.clear();
   for (size_t i = 0; i < packets.size(); ++i) {
     const Packet& packet = packets[i].packet;
-    const Source source = DecideByMirror(packet, &decisions[i]);
-    if (source == Source::kUnsure || TakeCheck(packet)) {
+    QueryClass query;
+    const Source source = DecideByMirror(packet, &decisions[i], &query);
+    if (source == Source::kUnsure) {
+      (budget_.Take(query) ? unsure_ : beyond_budget_).push_back(i);
+    } else if (packet.outcome == ParseOutcome::kOk && checks_.Take()) {
       unsure_.push_back(i);
     } else {
       (source == Source::kCache ? counters_.by_cache : counters_.by_mirror).Add(1);
     }
   }
+  DecideBeyondBudget(packets, decisions);
   counters_.by_exact.Add(unsure_.size());
   for (int attempt = 1; !unsure_.empty(); ++attempt) {
     DecideByExact(packets, decisions);
     EndTimeWaits(packets, decisions);
     gone_.clear();
-    if (steering_ != nullptr) Steer(packets, decisions, /*last=*/attempt == kSteerAttempts);
+    Steer(unsure_, packets, decisions, /*last=*/attempt == kSteerAttempts);
     Remember(decisions);
     unsure_.swap(gone_);
   }
 }
 
-void Decider::RefillChecks() {
-  const int64_t earned = (now_ns_ - checks_at_ns_) * kChecksPerSecond / kNsPerSec;
-  if (earned <= 0) return;
-  checks_ = std::min(kCheckBurst, checks_ + earned);
-  checks_at_ns_ = now_ns_;
+QueryClass Decider::ClassOf(const Packet& packet, const Decision& decision, bool known) {
+  if (packet.is_pure_syn() && decision.verdict == Verdict::kAccept) young_.Note(packet.key());
+  if (known) return QueryClass::kKnown;
+  if (!packet.is_tcp()) return QueryClass::kDatagram;
+  if (packet.is_pure_syn()) return QueryClass::kSyn;
+  return young_.Has(packet.key()) ? QueryClass::kYoung : QueryClass::kSegment;
 }
 
-bool Decider::TakeCheck(const Packet& packet) {
-  if (checks_ == 0 || packet.outcome != ParseOutcome::kOk) return false;
-  --checks_;
-  return true;
+// The mirror's decisions stand, and the flow cache, which holds the kernel's, learns nothing.
+void Decider::DecideBeyondBudget(absl::Span<const QueuedPacket> packets,
+                                 absl::Span<Decision> decisions) {
+  if (beyond_budget_.empty()) return;
+  counters_.over_budget.Add(beyond_budget_.size());
+  beyond_steered_.clear();
+  for (const size_t i : beyond_budget_) {
+    decisions[i].kill_time_wait = false;
+    const Packet& packet = packets[i].packet;
+    if (NeedsSteering(packet, decisions[i]) && !LeadsThereByItself(packet, decisions[i])) {
+      beyond_steered_.push_back(i);
+    }
+  }
+  Steer(beyond_steered_, packets, decisions, /*last=*/true);
+}
+
+// Whether, by the mirror, the packet's own address and port lead to the wildcard listener chosen:
+// nothing is bound to the address itself. An entry costs more than all the rest.
+bool Decider::LeadsThereByItself(const Packet& packet, const Decision& decision) const {
+  if (decision.lport != packet.dport || !decision.socket->local.IsUnspecified()) return false;
+  TableLookup lookup(mirror_->table(), *interfaces_);
+  const std::optional<Socket> found = packet.is_tcp()
+                                          ? lookup.TcpListener(packet, packet.dst, packet.dport)
+                                          : lookup.Udp(packet, packet.dst, packet.dport);
+  return found && found->cookie == decision.socket->cookie;
 }
 
 void Decider::RefreshInterfaces() {
@@ -86,18 +116,20 @@ void Decider::RefreshInterfaces() {
   interfaces_generation_ = generation;
 }
 
-Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision) {
-  if (packet.is_pure_syn() && packet.outcome == ParseOutcome::kOk) return Source::kUnsure;
+// Where that is unsure, `*decision` is the likeliest, and `*query` is set.
+Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision,
+                                        QueryClass* query) {
   TableLookup lookup(mirror_->table(), *interfaces_);
-  if (packet.outcome == ParseOutcome::kOk && !packet.is_tcp() && !lookup.UdpConnected(packet) &&
-      DecideByCache(packet, decision)) {
-    return Source::kCache;
-  }
+  const bool datagram = packet.outcome == ParseOutcome::kOk && !packet.is_tcp();
+  const bool connected = datagram && lookup.UdpConnected(packet);
+  if (datagram && !connected && DecideByCache(packet, decision)) return Source::kCache;
   *decision = Decide(packet, policy_, lookup);
   if (packet.outcome != ParseOutcome::kOk) return Source::kMirror;  // nothing was looked up
-  const bool sure = decision->reason == Reason::kEstablished && lookup.certain() &&
-                    decision->socket->transparent_known();
-  return sure ? Source::kMirror : Source::kUnsure;
+  const bool sure = !packet.is_pure_syn() && decision->reason == Reason::kEstablished &&
+                    lookup.certain() && decision->socket->transparent_known();
+  if (sure) return Source::kMirror;
+  *query = ClassOf(packet, *decision, datagram ? connected : lookup.found_own());
+  return Source::kUnsure;
 }
 
 // All that a cached decision rests on besides the flow: sockets at the listener's port, the
@@ -172,11 +204,12 @@ void Decider::EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<De
 
 // Leaves in gone_ the packets whose listener has closed since the kernel named it: another one may
 // be there by now, or have been all the time behind it, so the kernel is asked again.
-void Decider::Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions,
-                    bool last) {
+void Decider::Steer(const std::vector<size_t>& which, absl::Span<const QueuedPacket> packets,
+                    absl::Span<Decision> decisions, bool last) {
+  if (steering_ == nullptr) return;
   steer_at_.clear();
   steer_requests_.clear();
-  for (const size_t i : unsure_) {
+  for (const size_t i : which) {
     const Packet& packet = packets[i].packet;
     if (!NeedsSteering(packet, decisions[i])) {
       // What an earlier packet of the flow has left would lead this one past the kernel's lookup.

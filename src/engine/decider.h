@@ -7,6 +7,9 @@
 #include <vector>
 
 #include "engine/flow_cache.h"
+#include "engine/query_budget.h"
+#include "engine/token_bucket.h"
+#include "engine/young_flows.h"
 #include "mirror/exact.h"
 #include "mirror/mirror.h"
 #include "queue/batch_decider.h"
@@ -21,6 +24,7 @@ struct alignas(64) DeciderCounters {
   Counter by_mirror;        // packets decided by the mirror alone
   Counter by_cache;         // packets decided by the worker's UDP flow cache
   Counter by_exact;         // packets the kernel was asked about
+  Counter over_budget;      // packets it should have been asked about, decided by the mirror
   Counter exact_queries;    // queries that took
   Counter exact_failed;     // packets the kernel gave no answer about: dropped
   Counter time_wait_ended;  // TIME_WAIT sockets ended for a new connection
@@ -39,19 +43,53 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // Sure is only: a segment other than a SYN that belongs to a transparent full socket or request
 // socket in the mirror; a datagram of a transparent connected UDP socket; a datagram of a flow
 // that an exact query decided within the last second, nothing having changed at its listener's
-// port. Every SYN, every TIME_WAIT and everything that would be dropped is asked of the kernel.
+// port. Every SYN, every TIME_WAIT and everything that would be dropped is asked of the kernel, as
+// far as the budget below goes.
 //
 // Even so a mirror can be late: nothing tells it that IP_TRANSPARENT was switched on or off. So the
 // kernel is asked about sure packets too, up to kChecksPerSecond of them by each worker: below that
 // rate every single decision is the kernel's own, above it the checks fall on any packet alike, and
 // what they find is known from then on.
+//
+// Questions cost some microseconds each, and a flood must not buy one a packet. Each worker asks
+// about as many packets a second as its QueryRates say. A packet beyond them, counted as
+// over_budget, is decided as Decide() finds it over the mirror. A hit gets its mark, and its flow
+// entry where by the mirror the packet's own address and port do not lead to the listener; a miss
+// is dropped (or passed, with --on-miss accept). What can be wrong then:
+//
+// - A listener that is younger than the mirror's last dump (100 ms; UDP sockets 50 ms; later where
+//   they are many): a miss. A client's SYN comes again after a second. One that has closed is known
+//   within milliseconds; till then its packets are marked, and lead to nobody, or, where they need
+//   a flow entry, are dropped as steer_failed.
+// - A connection that the mirror does not know, being young. It is the mirror's from its first
+//   packet on that the kernel was asked about, and from the next dump at the latest (5 s; later
+//   where a dump costs more than 100 ms). Until then its segments are decided like stray ones. With
+//   a listener at laddr:lport that makes no difference: they are hits, and the kernel's own lookup
+//   comes upon the connection before any listener or flow entry. Where the listener has closed
+//   meanwhile they are dropped, and sent again by their sender. The segments that follow a SYN have
+//   tokens of their own, so only who floods with whole handshakes, or with more than 60,000 SYNs a
+//   second and queue, so that theirs are forgotten, and with stray segments too, leads to this.
+// - A TIME_WAIT that the mirror does not know: a SYN is accepted, but the TIME_WAIT stays, as with
+//   all of them before Linux 6.0. Those it knows are asked about from the tokens of known sockets;
+//   beyond even those none is ended, since only the kernel's answer says that it is still there.
+// - A connection of the router's own that is not transparent, and that the mirror does not know:
+//   its segments are hits where there is a listener, and reach it. TPROXY would drop them.
+// - A socket bound to the packet's own address and port that is younger than the mirror's last
+//   dump: where the rule names no other port it gets what the listener should have.
+// - Several sockets that could be the listener: the first one's IP_TRANSPARENT decides for all.
+//   Which of them has the packet is left to the kernel, as ever.
+//
+// So a flood takes exactness where sockets have just changed, and for as long as it lasts. A
+// connection that the mirror knows has its segments decided as ever. What the flow cache knows of a
+// UDP flow, a flood of datagrams may push out: the flow is then one of those beyond the budget.
 class Decider : public BatchDecider {
  public:
   static constexpr int64_t kChecksPerSecond = 5000;  // about 1 % of a core
   static constexpr int64_t kCheckBurst = 256;
 
   // `mirror` and `steering` must outlive this; `steering` null: deliver by mark alone.
-  Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Steering* steering);
+  Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Steering* steering,
+          const QueryRates& rates = {});
 
   void DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) override;
 
@@ -59,14 +97,16 @@ class Decider : public BatchDecider {
 
  private:
   enum class Source : uint8_t { kUnsure, kMirror, kCache };
-  Source DecideByMirror(const Packet& packet, Decision* decision);
-  void RefillChecks();
-  bool TakeCheck(const Packet& packet);
+  Source DecideByMirror(const Packet& packet, Decision* decision, QueryClass* query);
+  QueryClass ClassOf(const Packet& packet, const Decision& decision, bool known);
+  void DecideBeyondBudget(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
+  bool LeadsThereByItself(const Packet& packet, const Decision& decision) const;
   bool DecideByCache(const Packet& packet, Decision* decision);
   void DecideByExact(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   void Learn(const ExactAnswer& answer);
   void EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
-  void Steer(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions, bool last);
+  void Steer(const std::vector<size_t>& which, absl::Span<const QueuedPacket> packets,
+             absl::Span<Decision> decisions, bool last);
   uint64_t SteeredTo(const Packet& packet) const;
   void Release(const Packet& packet);
   void Remember(absl::Span<const Decision> decisions);
@@ -80,12 +120,15 @@ class Decider : public BatchDecider {
   FlowCache cache_;
   std::shared_ptr<const InterfaceSnapshot> interfaces_;
   uint64_t interfaces_generation_ = 0;
-  int64_t now_ns_ = 0;        // read once a batch
-  int64_t checks_ = 0;        // how many may be made now
-  int64_t checks_at_ns_ = 0;  // when that was so
+  int64_t now_ns_ = 0;  // read once a batch
+  TokenBucket checks_{kChecksPerSecond, kCheckBurst};
+  QueryBudget budget_;
+  YoungFlows young_;
 
   // Scratch of one batch, kept for its capacity.
   std::vector<size_t> unsure_;
+  std::vector<size_t> beyond_budget_;
+  std::vector<size_t> beyond_steered_;
   std::vector<size_t> gone_;
   std::vector<Packet> asked_;
   std::vector<ExactAnswer> answers_;

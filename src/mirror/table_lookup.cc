@@ -9,6 +9,7 @@ std::optional<Socket> TableLookup::TcpEstablished(const Packet& packet) {
   table_.FindAll(packet.key(), &found);
   const ListenerChoice choice = ChooseEstablished(packet, found);
   certain_ = certain_ && choice.certain;
+  found_own_ = choice.socket.has_value();
   return choice.socket;
 }
 

@@ -29,6 +29,9 @@ class TableLookup {
   // Some socket is connected to the datagram's sender from its destination.
   bool UdpConnected(const Packet& packet) const;
 
+  // Whether the last TcpEstablished() found one: a connection, a request socket or a TIME_WAIT.
+  bool found_own() const { return found_own_; }
+
   // False where an answer rested on what sock_diag does not tell (SO_REUSEPORT, chain order).
   bool certain() const { return certain_; }
   // Those of the last listener or UDP lookup, where asked for with collect_candidates().
@@ -45,6 +48,7 @@ class TableLookup {
   std::vector<Candidate> candidates_;
   bool collect_ = false;
   bool certain_ = true;
+  bool found_own_ = false;
 };
 static_assert(SocketLookup<TableLookup>);
 

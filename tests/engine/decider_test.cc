@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // A worker's decisions against the running kernel's sockets, in a namespace of the test's own.
-#include "engine/decider.h"
-
 #include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -13,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "support/sockets.h"
+#include "decider_fixture.h"
 
 namespace utproxy {
 namespace {
@@ -25,49 +23,7 @@ using testing::CookieOf;
 using testing::Listen;
 using testing::LocalPort;
 
-class DeciderTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (!testing::EnterFreshNetns()) GTEST_SKIP() << "needs root: a network namespace of its own";
-    absl::StatusOr<std::unique_ptr<Mirror>> mirror = Mirror::Start({});
-    ASSERT_TRUE(mirror.ok()) << mirror.status();
-    mirror_ = std::move(*mirror);
-    absl::StatusOr<std::unique_ptr<Steering>> steering = Steering::Open({});
-    ASSERT_TRUE(steering.ok()) << steering.status();
-    steering_ = std::move(*steering);
-  }
-
-  std::unique_ptr<Decider> Make(const Policy& policy) {
-    return std::make_unique<Decider>(policy, mirror_.get(),
-                                     ExactQuerier(*DiagClient::Open(), &mirror_->table()),
-                                     steering_.get());
-  }
-
-  static QueuedPacket Make(Proto proto, const std::string& src, const std::string& dst,
-                           uint8_t flags) {
-    const Endpoint s = *ParseEndpoint(src);
-    const Endpoint d = *ParseEndpoint(dst);
-    QueuedPacket queued;
-    queued.packet = {.src = s.address,
-                     .dst = d.address,
-                     .sport = s.port,
-                     .dport = d.port,
-                     .family = s.family,
-                     .protocol = static_cast<uint8_t>(proto),
-                     .tcp_flags = flags,
-                     .iif = 1};
-    return queued;
-  }
-
-  static Decision One(Decider& decider, const QueuedPacket& packet) {
-    Decision decision;
-    decider.DecideBatch({&packet, 1}, {&decision, 1});
-    return decision;
-  }
-
-  std::unique_ptr<Mirror> mirror_;
-  std::unique_ptr<Steering> steering_;
-};
+using DeciderTest = DeciderFixture;
 
 TEST_F(DeciderTest, AHitOnAnotherPortHasItsFlowEntryWhenItIsDecided) {
   const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});

@@ -69,11 +69,11 @@ void Ways::Refresh() {
     dump(family, Proto::kUdp, kAllStates);
     writer_.ReplaceBound(family, Proto::kUdp, sockets);
   }
-  absl::flat_hash_set<uint64_t> cookies;
+  CookieSet cookies;
   for (const Family family : kFamilies) {
     dump(family, Proto::kTcp, kAllStates & ~kListenStates);
     for (const Socket& socket : sockets) {
-      cookies.insert(socket.cookie);
+      cookies.Insert(socket.cookie);
       writer_.Learn(socket, *interfaces_, MonotonicNs());
     }
   }

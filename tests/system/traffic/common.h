@@ -2,7 +2,7 @@
 #ifndef UTPROXY_TESTS_SYSTEM_TRAFFIC_COMMON_H_
 #define UTPROXY_TESTS_SYSTEM_TRAFFIC_COMMON_H_
 
-// What the four traffic programs share: options, endpoints, reproducible bytes and JSON lines. It
+// What the traffic programs share: options, endpoints, reproducible bytes and JSON lines. It
 // uses the C library alone, so that a bug in utproxy's own code cannot hide itself here.
 
 #include <netinet/in.h>
@@ -134,6 +134,7 @@ int TcpListen(int argc, char** argv);
 int TcpClient(int argc, char** argv);
 int UdpListen(int argc, char** argv);
 int UdpClient(int argc, char** argv);
+int SendFlood(int argc, char** argv);
 
 }  // namespace traffic
 

@@ -13,5 +13,6 @@ int main(int argc, char** argv) {
   if (std::strcmp(command, "tcp-client") == 0) return traffic::TcpClient(argc, argv);
   if (std::strcmp(command, "udp-listen") == 0) return traffic::UdpListen(argc, argv);
   if (std::strcmp(command, "udp-client") == 0) return traffic::UdpClient(argc, argv);
-  traffic::DieUsage("usage: traffic tcp-listen|tcp-client|udp-listen|udp-client [options]");
+  if (std::strcmp(command, "flood") == 0) return traffic::SendFlood(argc, argv);
+  traffic::DieUsage("usage: traffic tcp-listen|tcp-client|udp-listen|udp-client|flood [options]");
 }
