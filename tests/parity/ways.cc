@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "ways.h"
 
-#include <absl/container/flat_hash_set.h>
-
 #include <array>
 #include <vector>
 
 #include "base/clock.h"
+#include "mirror/cookie_set.h"
 #include "mirror/table_lookup.h"
 
 namespace utproxy::parity {
