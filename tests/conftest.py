@@ -5,7 +5,6 @@
     /usr/bin/python3 -m pytest tests/system --build-dir=build --only-kernel      # the control, without utproxy
     /usr/bin/python3 -m pytest tests/system --build-dir=build --shard=1/2
 """
-import collections
 import pathlib
 import signal
 import sys
@@ -20,8 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def pytest_addoption(parser):
     parser.addoption("--build-dir", default="build", help="Meson build directory, relative to the source root or absolute")
     parser.addoption("--only-kernel", action="store_true", help="only what runs with the kernel's own TPROXY")
-    parser.addoption("--each-value-once", metavar="WORD",
-                     help="of each test, cases enough for every value of every parameter; another WORD, another choice")
+    parser.addoption("--one-of-each", metavar="WORD", help="of each test one case; another WORD, another choice")
     parser.addoption("--shard", default="1/1", help="I/N: the I-th of N parts, to run parts at the same time")
 
 
@@ -37,30 +35,19 @@ def pytest_collection_modifyitems(config, items):
     keep = [i for i in items if zlib.crc32(i.nodeid.encode()) % parts == part - 1]
     if config.getoption("--only-kernel"):
         keep = [i for i in keep if "kernel" in i.nodeid.partition("[")[2].rstrip("]").split("-")]
-    if config.getoption("--each-value-once"):
-        keep = each_value_once(keep, config.getoption("--each-value-once"))
+    if config.getoption("--one-of-each"):
+        keep = one_of_each(keep, config.getoption("--one-of-each"))
     dropped = [i for i in items if i not in keep]
     config.hook.pytest_deselected(items=dropped)
     items[:] = keep
 
 
-def each_value_once(items, word):
-    """Of the cases of a test those that bring most values of its parameters not seen yet, until none is missing; of equal
-    ones that whose values were seen least, and of these the first in an order that `word` gives."""
-    tests = collections.defaultdict(list)
+def one_of_each(items, word):
+    """Of the cases of each test one, in an order that `word` gives."""
+    chosen = {}
     for item in sorted(items, key=lambda item: zlib.crc32(f"{word} {item.nodeid}".encode())):
-        parameters = item.callspec.params.items() if hasattr(item, "callspec") else ()
-        tests[item.nodeid.partition("[")[0]].append((item, {(name, repr(value)) for name, value in parameters}))
-    chosen = set()
-    for cases in tests.values():
-        seen, every = collections.Counter(), set().union(*(values for _, values in cases))
-        while True:
-            item, values = max(cases, key=lambda case: (len(case[1] - seen.keys()), -sum(seen[v] for v in case[1])))
-            chosen.add(item)
-            seen.update(values)
-            if every <= seen.keys():
-                break
-    return [item for item in items if item in chosen]
+        chosen.setdefault(item.nodeid.partition("[")[0], item)
+    return [item for item in items if item in chosen.values()]
 
 
 @pytest.fixture(scope="session")
