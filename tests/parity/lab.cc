@@ -88,10 +88,11 @@ bool Unknowable(const Scene& scene, const Packet& packet, const Decision& decisi
   });
 }
 
-// The chosen socket is in a group with sockets that were bound to another device after they joined:
-// the kernel may pick one of those, to which the packet's device would not lead.
+// The chosen socket, transparent or not, is in a group with sockets that were bound to another
+// device after they joined: the kernel may pick one of those, to which the packet's device would
+// not lead.
 bool GroupMoved(const Scene& scene, const Decision& decision) {
-  if (!decision.socket || !decision.by_listener()) return false;
+  if (!decision.socket || !decision.listener_looked_up) return false;
   const SocketSpec* chosen = SpecOf(scene, OutcomeOf(decision));
   return chosen != nullptr &&
          std::any_of(scene.sockets.begin(), scene.sockets.end(), [&](const SocketSpec& s) {
