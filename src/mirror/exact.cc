@@ -161,7 +161,10 @@ void ExactQuerier::AskParents(absl::Span<const Packet> packets, absl::Span<Exact
   parents_.assign(packets.size(), std::nullopt);
   for (size_t i = 0; i < packets.size(); ++i) {
     const bool wanted = packets[i].is_tcp() && NeedsParent(answers[i]);
-    if (wanted && !TargetIsOwn(packets[i], answers[i])) {
+    // Else the rule's listener is the one that would be asked for.
+    const bool other =
+        !TargetIsOwn(packets[i], answers[i]) || answers[i].own->ifindex != packets[i].iif;
+    if (wanted && other) {
       Add(i, packets[i], Lookup::kParent, answers[i]);
     }
   }
@@ -173,6 +176,7 @@ void ExactQuerier::AskParents(absl::Span<const Packet> packets, absl::Span<Exact
 const std::optional<Socket>& ExactQuerier::ParentOf(
     const Packet& packet, const ExactAnswer& answer,
     const std::optional<Socket>& at_own_address) const {
+  if (TargetIsOwn(packet, answer)) return at_own_address ? at_own_address : answer.target;
   const bool by_rule = !steered_ || (answer.target && steered_(packet) == answer.target->cookie);
   const std::optional<Socket>& first = by_rule ? answer.target : at_own_address;
   return first ? first : by_rule ? at_own_address : answer.target;

@@ -93,11 +93,13 @@ bool Unknowable(const Scene& scene, const Packet& packet, const Decision& decisi
 // not lead.
 bool GroupMoved(const Scene& scene, const Decision& decision) {
   if (!decision.socket || !decision.listener_looked_up) return false;
-  const SocketSpec* chosen = SpecOf(scene, OutcomeOf(decision));
-  return chosen != nullptr &&
-         std::any_of(scene.sockets.begin(), scene.sockets.end(), [&](const SocketSpec& s) {
-           return SameGroup(s, *chosen) && s.device != chosen->device;
-         });
+  // Each socket's SO_MARK is its number, from 1.
+  const uint32_t number = decision.socket->mark;
+  if (number == 0 || number > scene.sockets.size()) return false;
+  const SocketSpec* chosen = &scene.sockets[number - 1];
+  return std::any_of(scene.sockets.begin(), scene.sockets.end(), [&](const SocketSpec& s) {
+    return SameGroup(s, *chosen) && s.device != chosen->device;
+  });
 }
 
 // Whether all that weighs in the lookups of this packet is known to sock_diag, so that the scores
