@@ -126,7 +126,8 @@ Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision
   *decision = Decide(packet, policy_, lookup);
   if (packet.outcome != ParseOutcome::kOk) return Source::kMirror;  // nothing was looked up
   const bool sure = !packet.is_pure_syn() && decision->reason == Reason::kEstablished &&
-                    lookup.certain() && decision->socket->transparent_known();
+                    lookup.certain() && decision->socket->transparent_known() &&
+                    !decision->socket->request();
   if (sure) return Source::kMirror;
   *query = ClassOf(packet, *decision, datagram ? connected : lookup.found_own());
   return Source::kUnsure;

@@ -40,11 +40,11 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // Decides the packets of one queue: Decide() over the mirror where that is sure to be what the
 // kernel would say, else over exact queries.
 //
-// Sure is only: a segment other than a SYN that belongs to a transparent full socket or request
-// socket in the mirror; a datagram of a transparent connected UDP socket; a datagram of a flow
-// that an exact query decided within the last second, nothing having changed at its listener's
-// port. Every SYN, every TIME_WAIT and everything that would be dropped is asked of the kernel, as
-// far as the budget below goes.
+// Sure is only: a segment other than a SYN that belongs to a transparent full socket in the mirror;
+// a datagram of a transparent connected UDP socket; a datagram of a flow that an exact query
+// decided within the last second, nothing having changed at its listener's port. Every SYN, every
+// TIME_WAIT, every request socket (nobody tells that one has ended) and everything that would be
+// dropped is asked of the kernel, as far as the budget below goes.
 //
 // Even so a mirror can be late: nothing tells it that IP_TRANSPARENT was switched on or off. So the
 // kernel is asked about sure packets too, up to kChecksPerSecond of them by each worker: below that
