@@ -142,6 +142,7 @@ Losses Daemon::CountLosses() const {
     losses[Loss::kReceiveError] += w.receive_errors.value() + w.overruns.value();
     losses[Loss::kMalformed] += w.malformed.value();
     losses[Loss::kExactFailed] += queue.decider->counters().exact_failed.value();
+    losses[Loss::kShed] += queue.decider->counters().shed.value();
     losses[Loss::kSteerFailed] += queue.decider->counters().steer_failed.value();
     const absl::StatusOr<std::optional<QueueStats>> kernel = ReadQueueStats(queue.worker->number());
     if (!kernel.ok() || !kernel->has_value()) continue;

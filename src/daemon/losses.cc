@@ -24,6 +24,9 @@ constexpr LossText kTexts[kLossCount] = {
     {"receive_errors", "reads from the queue failed"},
     {"malformed", "messages from the queue could not be read"},
     {"exact_failed", "packets were dropped as sock_diag did not answer"},
+    {"shed",
+     "packets of new TCP connections were dropped, as more came than can be decided and the queue "
+     "was filling up: a flood, or add queues (--queue-balance)"},
     {"steer_failed",
      "packets were dropped as their flow could not be steered to the listener: see "
      "\"listener_error\" in 'utproxy stats -j'"},

@@ -24,9 +24,10 @@ enum class Loss : uint8_t {
   kReceiveError,    // reading the queue failed
   kMalformed,       // a message that was no packet
   kExactFailed,     // the kernel gave no answer about it
+  kShed,            // beyond the budget of questions in a crowded queue (see Decider)
   kSteerFailed,     // its flow entry could not be made to stand
 };
-inline constexpr size_t kLossCount = 9;
+inline constexpr size_t kLossCount = 10;
 
 struct Losses {
   std::array<uint64_t, kLossCount> counts{};

@@ -115,6 +115,7 @@ void StatsBuilder::SetSteering(const Steering::Stats& stats, const absl::Status&
                {"listeners", stats.listeners.held},
                {"listeners_unreachable", stats.listeners.unreachable},
                {"steered", stats.program.steered},
+               {"by_destination", stats.program.by_destination},
                {"no_entry", stats.program.no_entry},
                {"socket_gone", stats.program.socket_gone},
                {"assign_refused", stats.program.assign_refused}};

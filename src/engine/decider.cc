@@ -48,6 +48,7 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
   now_ns_ = MonotonicCoarseNs();
   checks_.Refill(now_ns_);
   budget_.Refill(now_ns_);
+  const int64_t check_cost = budget_.flooded() ? QueryBudget::kFloodedCost : 1;
   unsure_.clear();
   beyond_budget_.clear();
   for (size_t i = 0; i < packets.size(); ++i) {
@@ -56,7 +57,7 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
     const Source source = DecideByMirror(packet, &decisions[i], &query);
     if (source == Source::kUnsure) {
       (budget_.Take(query) ? unsure_ : beyond_budget_).push_back(i);
-    } else if (packet.outcome == ParseOutcome::kOk && checks_.Take()) {
+    } else if (packet.outcome == ParseOutcome::kOk && checks_.Take(check_cost)) {
       unsure_.push_back(i);
     } else {
       (source == Source::kCache ? counters_.by_cache : counters_.by_mirror).Add(1);
@@ -68,7 +69,8 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
     DecideByExact(packets, decisions);
     EndTimeWaits(packets, decisions);
     gone_.clear();
-    Steer(unsure_, packets, decisions, /*last=*/attempt == kSteerAttempts);
+    Steer(unsure_, packets, decisions,
+          attempt < kSteerAttempts ? SteerFor::kAnswers : SteerFor::kLastAnswers);
     Remember(decisions);
     unsure_.swap(gone_);
   }
@@ -91,17 +93,30 @@ void Decider::DecideBeyondBudget(absl::Span<const QueuedPacket> packets,
   for (const size_t i : beyond_budget_) {
     decisions[i].kill_time_wait = false;
     const Packet& packet = packets[i].packet;
+    if (crowded_ && budget_.flooded() && IsToBeShed(packet, decisions[i])) {
+      counters_.shed.Add(1);
+      decisions[i].verdict = Verdict::kDrop;
+      decisions[i].mark = packet.mark;
+      continue;
+    }
     if (NeedsSteering(packet, decisions[i]) && !LeadsThereByItself(packet, decisions[i])) {
       beyond_steered_.push_back(i);
     }
   }
-  Steer(beyond_steered_, packets, decisions, /*last=*/true);
+  Steer(beyond_steered_, packets, decisions, SteerFor::kBeyondBudget);
+}
+
+// A handshake that has begun is not cut off.
+bool Decider::IsToBeShed(const Packet& packet, const Decision& decision) const {
+  return packet.is_tcp() && decision.verdict == Verdict::kAccept && decision.by_listener() &&
+         (packet.is_pure_syn() || !young_.Has(packet.key()));
 }
 
 // Whether, by the mirror, the packet's own address and port lead to the wildcard listener chosen:
 // nothing is bound to the address itself. An entry costs more than all the rest.
 bool Decider::LeadsThereByItself(const Packet& packet, const Decision& decision) const {
   if (decision.lport != packet.dport || !decision.socket->local.IsUnspecified()) return false;
+  if (SteeredTo(packet) != 0) return false;  // that entry, maybe an earlier listener's, comes first
   TableLookup lookup(mirror_->table(), *interfaces_);
   const std::optional<Socket> found = packet.is_tcp()
                                           ? lookup.TcpListener(packet, packet.dst, packet.dport)
@@ -206,7 +221,7 @@ void Decider::EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<De
 // Leaves in gone_ the packets whose listener has closed since the kernel named it: another one may
 // be there by now, or have been all the time behind it, so the kernel is asked again.
 void Decider::Steer(const std::vector<size_t>& which, absl::Span<const QueuedPacket> packets,
-                    absl::Span<Decision> decisions, bool last) {
+                    absl::Span<Decision> decisions, SteerFor what) {
   if (steering_ == nullptr) return;
   steer_at_.clear();
   steer_requests_.clear();
@@ -221,7 +236,9 @@ void Decider::Steer(const std::vector<size_t>& which, absl::Span<const QueuedPac
     steer_requests_.push_back({.flow = packet.key(),
                                .listener_cookie = decisions[i].socket->cookie,
                                .listener_inode = decisions[i].socket->inode,
-                               .iif = interfaces_->DeliveryIndex(packet.iif)});
+                               .iif = interfaces_->DeliveryIndex(packet.iif),
+                               .whole_destination = what == SteerFor::kBeyondBudget &&
+                                                    !interfaces_->IsLocal(packet.dst)});
   }
   if (steer_at_.empty()) return;
   steer_results_.assign(steer_at_.size(), SteerResult::kFailed);
@@ -231,7 +248,7 @@ void Decider::Steer(const std::vector<size_t>& which, absl::Span<const QueuedPac
       counters_.steered.Add(1);
       continue;
     }
-    if (steer_results_[i] == SteerResult::kListenerGone && !last) {
+    if (steer_results_[i] == SteerResult::kListenerGone && what == SteerFor::kAnswers) {
       gone_.push_back(steer_at_[i]);
     } else {
       counters_.steer_failed.Add(1);

@@ -30,6 +30,7 @@ struct alignas(64) DeciderCounters {
   Counter time_wait_ended;  // TIME_WAIT sockets ended for a new connection
   Counter time_wait_end_failed;
   Counter steered;       // packets that a flow entry was put or kept for
+  Counter shed;          // hits beyond the budget, dropped as the queue was crowded
   Counter steer_failed;  // hits dropped since their entry could not stand
 };
 
@@ -52,10 +53,15 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // what they find is known from then on.
 //
 // Questions cost some microseconds each, and a flood must not buy one a packet. Each worker asks
-// about as many packets a second as its QueryRates say. A packet beyond them, counted as
-// over_budget, is decided as Decide() finds it over the mirror. A hit gets its mark, and its flow
-// entry where by the mirror the packet's own address and port do not lead to the listener; a miss
-// is dropped (or passed, with --on-miss accept). What can be wrong then:
+// about as many packets a second as its QueryRates say, and about an eighth of that, the checks of
+// sure packets included, while it is flooded (see QueryBudget). A packet beyond them, counted as
+// over_budget, is decided as Decide() finds it over the mirror. A hit gets its mark; a miss is
+// dropped (or passed, with --on-miss accept). Where by the mirror a hit's own address and port do
+// not lead to the listener, one entry leads all flows there that come in by this interface to this
+// destination and have none of their own, unless the address is the host's own (then it takes an
+// entry each): nothing but a mark makes the host take in packets to any other, the policy is the
+// same for all of them, and the first connection to the destination after the flood has its own
+// entry again. What can be wrong then:
 //
 // - A listener that is younger than the mirror's last dump (100 ms; UDP sockets 50 ms; later where
 //   they are many): a miss. A client's SYN comes again after a second. One that has closed is known
@@ -79,6 +85,11 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // - Several sockets that could be the listener: the first one's IP_TRANSPARENT decides for all.
 //   Which of them has the packet is left to the kernel, as ever.
 //
+// Where the queue of a flooded worker is crowded as well (see QueueWorker), TCP hits beyond the
+// budget are dropped, and counted as `shed`: taking them in costs the kernel several times what
+// dropping them does, and a queue that runs full drops packets of the connections, too, whereas a
+// client sends its SYN again. Datagrams, which nobody may send again, are not shed.
+//
 // So a flood takes exactness where sockets have just changed, and for as long as it lasts. A
 // connection that the mirror knows has its segments decided as ever. What the flow cache knows of a
 // UDP flow, a flood of datagrams may push out: the flow is then one of those beyond the budget.
@@ -92,21 +103,25 @@ class Decider : public BatchDecider {
           const QueryRates& rates = {});
 
   void DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) override;
+  void SetCrowded(bool crowded) override { crowded_ = crowded; }
 
   const DeciderCounters& counters() const { return counters_; }
 
  private:
   enum class Source : uint8_t { kUnsure, kMirror, kCache };
   Source DecideByMirror(const Packet& packet, Decision* decision, QueryClass* query);
+  // kAnswers: where a listener has closed since, the kernel can be asked again.
+  enum class SteerFor : uint8_t { kAnswers, kLastAnswers, kBeyondBudget };
   QueryClass ClassOf(const Packet& packet, const Decision& decision, bool known);
   void DecideBeyondBudget(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
+  bool IsToBeShed(const Packet& packet, const Decision& decision) const;
   bool LeadsThereByItself(const Packet& packet, const Decision& decision) const;
   bool DecideByCache(const Packet& packet, Decision* decision);
   void DecideByExact(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   void Learn(const ExactAnswer& answer);
   void EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   void Steer(const std::vector<size_t>& which, absl::Span<const QueuedPacket> packets,
-             absl::Span<Decision> decisions, bool last);
+             absl::Span<Decision> decisions, SteerFor what);
   uint64_t SteeredTo(const Packet& packet) const;
   void Release(const Packet& packet);
   void Remember(absl::Span<const Decision> decisions);
@@ -121,6 +136,7 @@ class Decider : public BatchDecider {
   std::shared_ptr<const InterfaceSnapshot> interfaces_;
   uint64_t interfaces_generation_ = 0;
   int64_t now_ns_ = 0;  // read once a batch
+  bool crowded_ = false;
   TokenBucket checks_{kChecksPerSecond, kCheckBurst};
   QueryBudget budget_;
   YoungFlows young_;

@@ -34,24 +34,55 @@ struct QueryRates {
 };
 
 // How many packets one worker may still ask the kernel about. One thread.
+//
+// Where more than four times as many come as a class has tokens for, it is flooded: most of them go
+// unasked anyway, so each question then takes eight tokens, until only half as many come as it has
+// tokens for. Told by tenths of a second.
 class QueryBudget {
  public:
   explicit QueryBudget(const QueryRates& rates)
-      : buckets_{Bucket(rates.known, rates.burst), Bucket(rates.syn, rates.burst),
-                 Bucket(rates.young, rates.burst), Bucket(rates.segment, rates.burst),
-                 Bucket(rates.datagram, rates.burst)} {}
+      : classes_{Class(rates.known, rates.burst), Class(rates.syn, rates.burst),
+                 Class(rates.young, rates.burst), Class(rates.segment, rates.burst),
+                 Class(rates.datagram, rates.burst)} {}
 
   void Refill(int64_t now_ns) {
-    for (TokenBucket& bucket : buckets_) bucket.Refill(now_ns);
+    for (Class& c : classes_) c.bucket.Refill(now_ns);
+    if (now_ns - judged_at_ns_ < kJudgeNs) return;
+    judged_at_ns_ = now_ns;
+    flooded_ = false;
+    for (Class& c : classes_) flooded_ |= c.Judge();
   }
-  bool Take(QueryClass query) { return buckets_[static_cast<int>(query)].Take(); }
+  bool Take(QueryClass query) { return classes_[static_cast<int>(query)].Take(); }
+  // Whether any class is.
+  bool flooded() const { return flooded_; }
+  // What a question costs while its class is flooded.
+  static constexpr int64_t kFloodedCost = 8;
 
  private:
-  static TokenBucket Bucket(int64_t per_second, int64_t burst) {
-    return {per_second, per_second == 0 ? 0 : burst};
-  }
+  static constexpr int64_t kJudgeNs = kNsPerSec / 10;
 
-  TokenBucket buckets_[5];
+  struct Class {
+    Class(int64_t per_second, int64_t burst) : bucket(per_second, per_second == 0 ? 0 : burst) {}
+    bool Take() {
+      const bool given = bucket.Take(flooded ? kFloodedCost : 1);
+      ++(given ? asked : unasked);
+      return given;
+    }
+    bool Judge() {
+      flooded = unasked > 3 * asked;
+      asked = unasked = 0;
+      return flooded;
+    }
+
+    TokenBucket bucket;
+    int64_t asked = 0;
+    int64_t unasked = 0;
+    bool flooded = false;
+  };
+
+  Class classes_[5];
+  int64_t judged_at_ns_ = 0;
+  bool flooded_ = false;
 };
 
 }  // namespace utproxy

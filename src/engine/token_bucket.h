@@ -37,9 +37,10 @@ class TokenBucket {
     at_ns_ += earned * kNsPerSec / per_second_;
   }
 
-  bool Take() {
-    if (tokens_ == 0) return false;
-    --tokens_;
+  // `tokens` or none. At least one.
+  bool Take(int64_t tokens = 1) {
+    if (tokens_ < tokens) return false;
+    tokens_ -= tokens;
     return true;
   }
 

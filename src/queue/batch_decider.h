@@ -27,6 +27,10 @@ class BatchDecider {
   // verdicts rely on (steering entries, ended TIME_WAIT sockets) is in place.
   virtual void DecideBatch(absl::Span<const QueuedPacket> packets,
                            absl::Span<Decision> decisions) = 0;
+
+  // Called before a batch where it has changed: whether so many packets wait behind it that the
+  // queue is about to lose some (see QueueWorker). At first it is not.
+  virtual void SetCrowded(bool /*crowded*/) {}
 };
 
 }  // namespace utproxy

@@ -7,6 +7,8 @@
 #include <libnetfilter_queue/libnetfilter_queue.h>
 #include <libnetfilter_queue/linux_nfnetlink_queue.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/sock_diag.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -157,6 +159,13 @@ NfQueue::Received NfQueue::Receive(bool wait, Handler handler) {
     while (NextMessage(&bytes, &message)) handler(message);
   }
   return Received::kMessages;
+}
+
+uint32_t NfQueue::WaitingBytes() const {
+  uint32_t info[SK_MEMINFO_VARS] = {};
+  socklen_t len = sizeof info;
+  if (::getsockopt(socket_.fd(), SOL_SOCKET, SO_MEMINFO, info, &len) < 0) return 0;
+  return info[SK_MEMINFO_RMEM_ALLOC];
 }
 
 int NfQueue::SendVerdicts(const VerdictBuffer& verdicts) {

@@ -56,6 +56,9 @@ class NfQueue {
   // valid until the next Receive. Datagrams from anyone but the kernel are ignored.
   Received Receive(bool wait, Handler handler);
 
+  // Bytes of the socket buffer that messages wait in. 0 where the kernel does not tell.
+  uint32_t WaitingBytes() const;
+
   // Sends the verdicts, all at once. Returns 0, or the errno value of a send that failed time and
   // again: then none of them took effect. A single verdict that fails is told of by a kError
   // message of a later Receive.

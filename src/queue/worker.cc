@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 
@@ -30,6 +31,18 @@ bool ReopensItsFlow(absl::Span<const QueuedPacket> before, const Packet& packet)
     if (earlier.packet.key() == packet.key()) return true;
   }
   return false;
+}
+
+// What the kernel charges to the socket for a packet of some 100 bytes.
+constexpr uint32_t kBytesPerPacket = 1024;
+// What comes in while the worker waits for its turn on a busy processor.
+constexpr uint32_t kLeastCrowd = 1024;
+
+// Where a full queue lets packets pass, none is lost.
+uint32_t CrowdedBytes(const QueueOptions& options) {
+  if (options.fail_open) return UINT32_MAX;
+  const uint32_t packets = std::max(options.maxlen / 16, kLeastCrowd);
+  return std::min(packets, UINT32_MAX / kBytesPerPacket) * kBytesPerPacket;
 }
 
 absl::Status PinThisThread(uint16_t queue, int cpu) {
@@ -62,14 +75,18 @@ class SignalBlock {
 
 }  // namespace
 
-QueueWorker::QueueWorker(std::unique_ptr<NfQueue> queue, BatchDecider* decider)
-    : queue_(std::move(queue)), decider_(decider), verdicts_(queue_->number()) {}
+QueueWorker::QueueWorker(std::unique_ptr<NfQueue> queue, const QueueOptions& options,
+                         BatchDecider* decider)
+    : queue_(std::move(queue)),
+      decider_(decider),
+      crowded_bytes_(CrowdedBytes(options)),
+      verdicts_(queue_->number()) {}
 
 absl::StatusOr<std::unique_ptr<QueueWorker>> QueueWorker::Create(uint16_t number,
                                                                  const QueueOptions& options,
                                                                  BatchDecider* decider) {
   ASSIGN_OR_RETURN(std::unique_ptr<NfQueue> queue, NfQueue::Bind(number, options));
-  return std::unique_ptr<QueueWorker>(new QueueWorker(std::move(queue), decider));
+  return std::unique_ptr<QueueWorker>(new QueueWorker(std::move(queue), options, decider));
 }
 
 QueueWorker::~QueueWorker() { (void)Stop(); }
@@ -191,8 +208,17 @@ void QueueWorker::TakeError(const Message& message) {
   }
 }
 
+void QueueWorker::SeeWhetherCrowded() {
+  // A batch that was not filled has left nothing behind.
+  const bool crowded = count_ == kBatch && queue_->WaitingBytes() > crowded_bytes_;
+  if (crowded == crowded_) return;
+  crowded_ = crowded;
+  decider_->SetCrowded(crowded);
+}
+
 void QueueWorker::DecideAndAnswer() {
   if (count_ == 0) return;
+  SeeWhetherCrowded();
   const int64_t before = MonotonicNs();
   decider_->DecideBatch({packets_.data(), count_}, absl::MakeSpan(decisions_.data(), count_));
   const auto took_ns = static_cast<uint64_t>(MonotonicNs() - before);

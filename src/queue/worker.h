@@ -24,6 +24,10 @@ namespace utproxy {
 
 // One queue and the thread that reads, decides and answers its packets, in batches as they come.
 //
+// While a sixteenth of the queue's length waits behind a batch, the decider is told that it is
+// crowded: packets come faster than they are answered, and where that lasts the queue will be full
+// within a second, and the kernel lose packets of all flows alike.
+//
 // Create, Start and Stop are for one controlling thread; counters() is for any. Create binds the
 // queue in the calling thread's network namespace. No allocation and no lock on a packet's way.
 class QueueWorker {
@@ -55,7 +59,7 @@ class QueueWorker {
   const WorkerCounters& counters() const { return counters_; }
 
  private:
-  QueueWorker(std::unique_ptr<NfQueue> queue, BatchDecider* decider);
+  QueueWorker(std::unique_ptr<NfQueue> queue, const QueueOptions& options, BatchDecider* decider);
 
   absl::Status RunLoop();
   absl::Status Loop();
@@ -66,6 +70,7 @@ class QueueWorker {
   void TakePacket(const PacketMessage& message);
   void TakeError(const Message& message);
   void DecideAndAnswer();
+  void SeeWhetherCrowded();
   void Answer(const QueuedPacket& packet, const Decision& decision);
 
   const std::unique_ptr<NfQueue> queue_;
@@ -78,6 +83,8 @@ class QueueWorker {
   // All below is the worker thread's.
   bool cut_acknowledged_ = false;
   int cut_error_ = 0;
+  const uint32_t crowded_bytes_;  // in the socket's buffer
+  bool crowded_ = false;
   size_t count_ = 0;
   std::array<QueuedPacket, kBatch> packets_;
   std::array<Decision, kBatch> decisions_;

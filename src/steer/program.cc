@@ -125,6 +125,7 @@ SkLookupProgram::Counters SkLookupProgram::counters() const {
   const int fd = bpf_map__fd(skeleton_->maps.counters);
   return {.no_entry = SumOverCpus(fd, STEER_NO_ENTRY),
           .steered = SumOverCpus(fd, STEER_STEERED),
+          .by_destination = SumOverCpus(fd, STEER_BY_DESTINATION),
           .socket_gone = SumOverCpus(fd, STEER_SOCKET_GONE),
           .assign_refused = SumOverCpus(fd, STEER_ASSIGN_REFUSED)};
 }

@@ -19,6 +19,7 @@ class SkLookupProgram {
   struct Counters {
     uint64_t no_entry = 0;        // lookups for flows without an entry
     uint64_t steered = 0;         // packets given to their flow's listener
+    uint64_t by_destination = 0;  // of these, by an entry for their destination
     uint64_t socket_gone = 0;     // an entry, but no socket that listens: left to the kernel
     uint64_t assign_refused = 0;  // the kernel would not assign the socket: left to the kernel
   };

@@ -51,15 +51,16 @@ static __always_inline void fold_unspecified(__u32* a) {
 }
 
 static __always_inline void read_flow(struct bpf_sk_lookup* ctx, struct steer_flow* flow) {
+  /* Zeroes where it is IPv4. Not in an else-branch, as the compiler would then compute an address in
+   * the context for the loads of both, which the verifier does not allow. */
+  for (int i = 0; i < 4; ++i) {
+    flow->local[i] = ctx->local_ip6[i];
+    flow->remote[i] = ctx->remote_ip6[i];
+  }
   if (ctx->family == AF_INET) {
     flow->local[2] = flow->remote[2] = bpf_htonl(0xffff);
     flow->local[3] = ctx->local_ip4;
     flow->remote[3] = ctx->remote_ip4;
-  } else {
-    for (int i = 0; i < 4; ++i) {
-      flow->local[i] = ctx->local_ip6[i];
-      flow->remote[i] = ctx->remote_ip6[i];
-    }
   }
   fold_unspecified(flow->local);
   fold_unspecified(flow->remote);
@@ -83,11 +84,22 @@ static __always_inline int receives(const struct bpf_sock* sk, __u8 proto) {
   return sk->src_port != 0 && (proto != IPPROTO_TCP || sk->state == BPF_TCP_LISTEN);
 }
 
+static __always_inline void forget_remote(struct steer_flow* flow) {
+  for (int i = 0; i < 4; ++i) flow->remote[i] = STEER_ANY_REMOTE;
+  flow->remote_port = 0;
+}
+
 SEC("sk_lookup")
 int steer(struct bpf_sk_lookup* ctx) {
   struct steer_flow flow = {};
   read_flow(ctx, &flow);
+  int by_destination = 0;
   const struct steer_target* target = bpf_map_lookup_elem(&flows, &flow);
+  if (!target) {
+    forget_remote(&flow);
+    target = bpf_map_lookup_elem(&flows, &flow);
+    by_destination = 1;
+  }
   if (!target) {
     count(STEER_NO_ENTRY);
     return SK_PASS;
@@ -106,6 +118,7 @@ int steer(struct bpf_sk_lookup* ctx) {
   long refused = bpf_sk_assign(ctx, sk, 0);
   bpf_sk_release(sk);
   count(refused ? STEER_ASSIGN_REFUSED : STEER_STEERED);
+  if (by_destination && !refused) count(STEER_BY_DESTINATION);
   return SK_PASS;
 }
 

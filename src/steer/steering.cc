@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "steer/flow_layout.h"
 
 namespace utproxy {
 namespace {
@@ -46,6 +48,16 @@ BatchListener& Find(BatchListeners& listeners, const SteerRequest& request) {
   return listeners.emplace_back(BatchListener{.cookie = request.listener_cookie,
                                               .inode = request.listener_inode,
                                               .proto = request.flow.proto});
+}
+
+// See struct steer_flow.
+FlowKey WholeDestination(FlowKey key) {
+  static_assert(STEER_ANY_REMOTE == ~uint32_t{0});
+  std::array<uint8_t, 16> all_ones;
+  all_ones.fill(0xff);
+  key.remote = Address::FromIpv6(all_ones.data());
+  key.remote_port = 0;
+  return key;
 }
 
 SteerResult ResultOf(ListenerSockets::Held held) {
@@ -122,16 +134,29 @@ FlowKey Steering::KeyOf(const FlowKey& flow, uint32_t iif) const {
   return key;
 }
 
+// An entry of the flow's own is found first: where there is one, it has to be right.
+FlowKey Steering::KeyOf(const SteerRequest& request) const {
+  const FlowKey key = KeyOf(request.flow, request.iif);
+  const bool whole = request.whole_destination && program_.knows_iif();
+  return whole && !index_.Contains(key) ? WholeDestination(key) : key;
+}
+
 void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results) {
   const int64_t now_ns = MonotonicCoarseNs();
   BatchListeners listeners;
+  Keys keys;
   Positions fresh;
+  bool stands = false;  // the entry of the request before this one
   for (uint32_t i = 0; i < requests.size(); ++i) {
     const SteerRequest& request = requests[i];
     BatchListener& listener = Find(listeners, request);
     results[i] = SteerResult::kSteered;
-    const FlowKey key = KeyOf(request.flow, request.iif);
-    if (index_.Refresh(key, request.listener_cookie, now_ns)) continue;
+    keys.push_back(KeyOf(request));
+    // In a flood most are for the same destination.
+    const bool same = i > 0 && keys[i] == keys[i - 1] &&
+                      request.listener_cookie == requests[i - 1].listener_cookie;
+    stands = (same && stands) || index_.Refresh(keys[i], request.listener_cookie, now_ns);
+    if (stands) continue;
     listener.has_new_flow = true;
     fresh.push_back(i);
   }
@@ -144,27 +169,39 @@ void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerRe
   for (uint32_t i = 0; !all_held && i < requests.size(); ++i) {
     results[i] = ResultOf(Find(listeners, requests[i]).held);
   }
-  if (!fresh.empty()) PutFresh(requests, results, fresh, now_ns);
+  if (!fresh.empty()) PutFresh(requests, keys, fresh, results, now_ns);
 }
 
 // Makes entries for the requests at these positions whose listener is held.
-void Steering::PutFresh(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results,
-                        const Positions& fresh, int64_t now_ns) {
+void Steering::PutFresh(absl::Span<const SteerRequest> requests, const Keys& keys,
+                        const Positions& fresh, absl::Span<SteerResult> results, int64_t now_ns) {
   absl::InlinedVector<FlowIndex::Target, 32> targets;
   Positions positions;
   for (const uint32_t i : fresh) {
     if (results[i] != SteerResult::kSteered) continue;
-    targets.push_back(
-        {.flow = KeyOf(requests[i].flow, requests[i].iif), .cookie = requests[i].listener_cookie});
+    targets.push_back({.flow = keys[i], .cookie = requests[i].listener_cookie});
     positions.push_back(i);
+    if (requests[i].whole_destination) whole_destinations_.store(true, std::memory_order_relaxed);
   }
   absl::InlinedVector<FlowIndex::PutResult, 32> put(targets.size());
   index_.Put(targets, absl::MakeSpan(put), now_ns);
   for (size_t i = 0; i < put.size(); ++i) results[positions[i]] = ResultOf(put[i]);
 }
 
+// whole_destinations_ is relaxed: who misses the first such entry is as if it had come earlier.
+uint64_t Steering::ListenerOf(const FlowKey& flow, uint32_t iif) const {
+  const FlowKey key = KeyOf(flow, iif);
+  const uint64_t cookie = index_.CookieOf(key);
+  if (cookie != 0 || !whole_destinations_.load(std::memory_order_relaxed)) return cookie;
+  return index_.CookieOf(WholeDestination(key));
+}
+
 void Steering::Release(const FlowKey& flow, uint32_t iif) {
-  index_.Remove(KeyOf(flow, iif), MonotonicCoarseNs());
+  const FlowKey key = KeyOf(flow, iif);
+  const int64_t now_ns = MonotonicCoarseNs();
+  index_.Remove(key, now_ns);
+  if (!whole_destinations_.load(std::memory_order_relaxed)) return;
+  index_.Remove(WholeDestination(key), now_ns);
 }
 
 absl::Status Steering::Reach(uint64_t listener_cookie, uint32_t listener_inode, Proto proto) {

@@ -7,6 +7,7 @@
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -27,6 +28,10 @@ struct SteerRequest {
   uint64_t listener_cookie = 0;
   uint32_t listener_inode = 0;
   uint32_t iif = 0;
+  // The entry may be for all flows to this destination that come in by this interface and have none
+  // of their own. Costs less than an entry each, but leads packets that nobody has decided for:
+  // only where every packet to the destination that is delivered here would be decided the same.
+  bool whole_destination = false;
 };
 
 enum class SteerResult : uint8_t {
@@ -90,7 +95,8 @@ class Steering {
   // flow may occur more than once; with different listeners, one of them will have it.
   void Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results);
 
-  // Takes the flow's entry away, where it has one: its next packet is for the kernel's own lookup.
+  // Takes the flow's entry away, where it has one, and its destination's: its next packet is for
+  // the kernel's own lookup.
   // When it returns, no packet that comes later finds the entry. A system call only where there
   // is one.
   void Release(const FlowKey& flow, uint32_t iif);
@@ -101,10 +107,9 @@ class Steering {
 
   // Whether the flow has an entry. No system call.
   bool Contains(const FlowKey& flow, uint32_t iif) const { return ListenerOf(flow, iif) != 0; }
-  // The cookie of the listener that the flow's entry leads to; 0 where there is none.
-  uint64_t ListenerOf(const FlowKey& flow, uint32_t iif) const {
-    return index_.CookieOf(KeyOf(flow, iif));
-  }
+  // The cookie of the listener that the flow's entry, or its destination's, leads to; 0 where there
+  // is none.
+  uint64_t ListenerOf(const FlowKey& flow, uint32_t iif) const;
 
   // Erases entries that have outlived their time. `now_ns`: CLOCK_MONOTONIC. About once a second,
   // by one thread.
@@ -115,18 +120,22 @@ class Steering {
   absl::Status listener_error() const { return listeners_.last_error(); }
 
  private:
+  using Keys = absl::InlinedVector<FlowKey, 64>;
   using Positions = absl::InlinedVector<uint32_t, 32>;
 
   Steering(SkLookupProgram program, std::optional<ListenerFinder> finder,
            const FlowIndex::Options& options);
   FlowKey KeyOf(const FlowKey& flow, uint32_t iif) const;
-  void PutFresh(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results,
-                const Positions& fresh, int64_t now_ns);
+  FlowKey KeyOf(const SteerRequest& request) const;
+  void PutFresh(absl::Span<const SteerRequest> requests, const Keys& keys, const Positions& fresh,
+                absl::Span<SteerResult> results, int64_t now_ns);
 
   SkLookupProgram program_;
   BpfFlowMap map_;
   FlowIndex index_;
   ListenerSockets listeners_;
+  // Whether there ever was an entry for a destination: else nobody need look for one.
+  std::atomic<bool> whole_destinations_{false};
 };
 
 // The lifetime of a TCP entry for a number of SYN-ACK retransmissions (tcp_synack_retries, 0..255):

@@ -127,6 +127,49 @@ TEST_F(DeciderBudgetTest, AFloodBuysAsManyQuestionsAsThereAreTokensAndLeavesOthe
   }
   EXPECT_EQ(decisions.back().reason, Reason::kNoSocket);
   ExpectEachCountedOnce(*decider, packets.size());
+  EXPECT_EQ(steering_->stats().flows.entries, 3u + 3 + 1 + 1) << "what was asked about, and one";
+}
+
+TEST_F(DeciderBudgetTest, AFloodIsShedWhereTheQueueIsCrowded) {
+  const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
+  const UniqueFd datagrams = Bind(SOCK_DGRAM, absl::StrCat("0.0.0.0:", LocalPort(listener)).c_str(),
+                                  {.transparent = true});
+  ASSERT_TRUE(AwaitInMirror(listener, Proto::kTcp));
+  ASSERT_TRUE(AwaitInMirror(datagrams, Proto::kUdp));
+  const auto decider = Make({.on_port = LocalPort(listener), .mark_value = 1}, kNone);
+  const QueuedPacket syn = Make(Proto::kTcp, "127.0.0.9:4000", "192.0.2.1:80", kTcpSyn);
+  const QueuedPacket its_ack = Make(Proto::kTcp, "127.0.0.9:4000", "192.0.2.1:80", kTcpAck);
+  const QueuedPacket stray = Make(Proto::kTcp, "127.0.0.9:4001", "192.0.2.1:80", kTcpAck);
+  const QueuedPacket datagram = Make(Proto::kUdp, "127.0.0.9:4000", "192.0.2.1:80", 0);
+  decider->SetCrowded(true);
+  EXPECT_EQ(One(*decider, syn).verdict, Verdict::kAccept) << "no flood yet";
+  ::usleep(200'000);
+  One(*decider, datagram);  // that this is a flood is seen
+  for (const QueuedPacket* shed : {&syn, &stray}) {
+    const Decision d = One(*decider, *shed);
+    EXPECT_EQ(d.verdict, Verdict::kDrop);
+    EXPECT_EQ(d.mark, 0u);
+  }
+  EXPECT_EQ(decider->counters().shed.value(), 2u);
+  EXPECT_EQ(One(*decider, its_ack).verdict, Verdict::kAccept) << "of a handshake under way";
+  EXPECT_EQ(One(*decider, datagram).verdict, Verdict::kAccept) << "nobody may send it again";
+  decider->SetCrowded(false);
+  EXPECT_EQ(One(*decider, stray).verdict, Verdict::kAccept);
+  EXPECT_EQ(decider->counters().shed.value(), 2u);
+}
+
+// A packet to it may be delivered without a mark, and without any decision.
+TEST_F(DeciderBudgetTest, BeyondItAnAddressOfTheHostsOwnTakesAnEntryAFlow) {
+  const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
+  ASSERT_TRUE(AwaitInMirror(listener, Proto::kTcp));
+  const auto decider = Make({.on_port = LocalPort(listener), .mark_value = 1}, kNone);
+  for (const char* from : {"127.0.0.9:4000", "127.0.0.9:4001"}) {
+    const QueuedPacket syn = Make(Proto::kTcp, from, "127.0.0.7:80", kTcpSyn);
+    EXPECT_FALSE(steering_->Contains(syn.packet.key(), 1));
+    EXPECT_EQ(One(*decider, syn).verdict, Verdict::kAccept);
+    EXPECT_TRUE(steering_->Contains(syn.packet.key(), 1));
+  }
+  EXPECT_EQ(steering_->stats().flows.entries, 2u);
 }
 
 TEST_F(DeciderBudgetTest, WhatTheMirrorDecidedBeyondItIsNotRememberedAsTheKernels) {

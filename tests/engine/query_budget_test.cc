@@ -82,5 +82,40 @@ TEST(QueryBudgetTest, NoClassTakesFromAnother) {
   EXPECT_EQ(take_all(QueryClass::kDatagram), 3);
 }
 
+// Asks about `each_ms` packets each millisecond for a second; returns how many were granted.
+int GrantedInASecond(QueryBudget& budget, int64_t from_ns, int each_ms) {
+  int granted = 0;
+  for (int64_t ms = 1; ms <= 1000; ++ms) {
+    budget.Refill(from_ns + ms * kNsPerMs);
+    for (int i = 0; i < each_ms; ++i) granted += budget.Take(QueryClass::kSyn);
+  }
+  return granted;
+}
+
+TEST(QueryBudgetTest, AFloodIsAskedAboutLessUntilItIsOver) {
+  QueryBudget budget({.syn = 1000, .burst = 16});
+  int64_t at_ns = 5 * kNsPerSec;
+  budget.Refill(at_ns);
+  const auto second = [&](int each_ms) {
+    const int granted = GrantedInASecond(budget, at_ns, each_ms);
+    at_ns += kNsPerSec;
+    return granted;
+  };
+  EXPECT_NEAR(second(1), 1000, 1);
+  EXPECT_NEAR(second(3), 1000, 20) << "more than there are tokens for, but no flood";
+  EXPECT_FALSE(budget.flooded());
+  EXPECT_NEAR(second(20), 100 + 900 / 8, 20);
+  EXPECT_TRUE(budget.flooded());
+  EXPECT_NEAR(second(20), 1000 / 8, 5);
+  EXPECT_NEAR(second(1), 1000 / 8, 5) << "as many as would be granted, but is it over?";
+  EXPECT_TRUE(budget.flooded());
+  for (int64_t ms = 1; ms <= 300; ++ms) {
+    budget.Refill(at_ns + ms * kNsPerMs);
+    if (ms % 4 == 0) budget.Take(QueryClass::kSyn);
+  }
+  EXPECT_FALSE(budget.flooded());
+  EXPECT_TRUE(budget.Take(QueryClass::kDatagram)) << "another class is as ever";
+}
+
 }  // namespace
 }  // namespace utproxy

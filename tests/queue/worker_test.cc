@@ -11,6 +11,7 @@
 #include <chrono>
 #include <functional>
 #include <thread>
+#include <vector>
 
 #include "base/status.h"
 #include "loopback.h"
@@ -40,7 +41,10 @@ class FakeDecider : public BatchDecider {
     }
   }
 
+  void SetCrowded(bool is) override { crowded.push_back(is); }
+
   Verdict verdict = Verdict::kAccept;
+  std::vector<bool> crowded;
   std::function<uint32_t(uint32_t)> remark;
   Packet last;
 };
@@ -369,6 +373,23 @@ TEST_F(Worker, RunsOnTheCpuAskedFor) {
   EXPECT_NE(RemedyOf(status), "");
   EXPECT_FALSE(worker->running());
   EXPECT_FALSE(worker->Start(CPU_SETSIZE).ok());
+}
+
+TEST_F(Worker, TellsTheDeciderWhileManyPacketsWait) {
+  REQUIRE_RULE("--queue-num 0");
+  auto worker = Make();
+  ASSERT_NE(worker, nullptr);
+  Receiver receiver;
+  Sender sender;
+  ASSERT_TRUE(receiver.ok() && sender.ok());
+  for (uint32_t sent = 128; sent <= 4096; sent += 128) {
+    ASSERT_EQ(sender.Send(128, 100), 128u);
+    ASSERT_TRUE(AwaitDepth(sent)) << sent;
+  }
+  ASSERT_TRUE(worker->Start().ok());
+  ASSERT_TRUE(worker->Stop().ok());
+  EXPECT_EQ(receiver.Count(), 4096u);
+  EXPECT_EQ(decider_.crowded, (std::vector<bool>{true, false}));
 }
 
 TEST_F(Worker, TheSocketBufferHoldsAFullQueue) {

@@ -54,7 +54,12 @@ class KernelTest : public ::testing::Test {
     return Steer(flow, CookieOf(listener), InodeOf(listener));
   }
   SteerResult Steer(const FlowKey& flow, uint64_t cookie, uint32_t inode) {
-    const SteerRequest request{flow, cookie, inode, kLoopback};
+    return Steer(SteerRequest{flow, cookie, inode, kLoopback});
+  }
+  SteerResult SteerDestination(const FlowKey& flow, const UniqueFd& listener) {
+    return Steer({flow, CookieOf(listener), InodeOf(listener), kLoopback, true});
+  }
+  SteerResult Steer(const SteerRequest& request) {
     SteerResult result;
     steering_->Steer({&request, 1}, {&result, 1});
     return result;

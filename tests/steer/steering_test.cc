@@ -80,6 +80,47 @@ TEST_F(SteeringTest, PrecedesAListenerAtTheFlowsOwnAddress) {
   EXPECT_FALSE(Readable(own, 0));
 }
 
+TEST_F(SteeringTest, ADestinationsEntryIsForAllFlowsToItThatHaveNone) {
+  const UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
+  const UniqueFd other = Listen(SOCK_STREAM, "127.0.0.1:1091");
+  const UniqueFd own = Listen(SOCK_STREAM, "127.0.0.1:5353");
+  const UniqueFd first = Client(SOCK_STREAM, AF_INET), second = Client(SOCK_STREAM, AF_INET),
+                 third = Client(SOCK_STREAM, AF_INET);
+  ASSERT_EQ(Steer(FlowTo(first, "127.0.0.1:5353"), other), SteerResult::kSteered);
+  ASSERT_EQ(SteerDestination(FlowTo(second, "127.0.0.1:5353"), listener), SteerResult::kSteered);
+  for (const UniqueFd* client : {&first, &second, &third}) {
+    const FlowKey flow = FlowTo(*client, "127.0.0.1:5353");
+    const UniqueFd& wanted = client == &first ? other : listener;
+    EXPECT_EQ(steering_->ListenerOf(flow, kLoopback), CookieOf(wanted));
+    EXPECT_FALSE(steering_->Contains(flow, kLoopback + 1)) << "another interface";
+    EXPECT_FALSE(steering_->Contains(FlowTo(*client, "127.0.0.1:5354"), kLoopback));
+    EXPECT_EQ(Reach(*client, "127.0.0.1:5353"), 0);
+    EXPECT_TRUE(Readable(wanted));
+    ASSERT_TRUE(UniqueFd(::accept(wanted.get(), nullptr, nullptr)).valid());
+  }
+  EXPECT_EQ(counters().steered, 3u);
+  EXPECT_EQ(counters().by_destination, 2u);
+
+  steering_->Release(FlowTo(first, "127.0.0.1:5353"), kLoopback);
+  EXPECT_EQ(steering_->stats().flows.entries, 0u) << "the destination's too: the flow would use it";
+  EXPECT_EQ(Reach(Client(SOCK_STREAM, AF_INET), "127.0.0.1:5353"), 0);
+  EXPECT_TRUE(Readable(own));
+}
+
+// Else a flow's own entry, being found first, would lead it to a listener of the past.
+TEST_F(SteeringTest, ADestinationsEntryIsNotMadeForAFlowThatHasOneOfItsOwn) {
+  const UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
+  const UniqueFd other = Listen(SOCK_STREAM, "127.0.0.1:1091");
+  const UniqueFd client = Client(SOCK_STREAM, AF_INET), another = Client(SOCK_STREAM, AF_INET);
+  const FlowKey flow = FlowTo(client, "127.0.0.1:5353");
+  ASSERT_EQ(Steer(flow, other), SteerResult::kSteered);
+  ASSERT_EQ(SteerDestination(flow, listener), SteerResult::kSteered);
+  EXPECT_EQ(steering_->ListenerOf(flow, kLoopback), CookieOf(listener));
+  EXPECT_FALSE(steering_->Contains(FlowTo(another, "127.0.0.1:5353"), kLoopback));
+  EXPECT_EQ(Reach(client, "127.0.0.1:5353"), 0);
+  EXPECT_TRUE(Readable(listener));
+}
+
 TEST_F(SteeringTest, AClosedListenersFlowsAreLeftToTheKernel) {
   UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
   const UniqueFd client = Client(SOCK_STREAM, AF_INET);

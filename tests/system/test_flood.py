@@ -49,7 +49,9 @@ def everything_is_counted(engine):
     assert stats["verdicts"]["accept"] + stats["verdicts"]["drop"] == stats["packets"], stats
     assert sum(stats["reasons"].values()) == stats["packets"], stats
     assert sum(decided[by] for by in ("mirror", "cache", "exact", "over_budget")) == stats["packets"], stats
-    unexpected = {name: n for name, n in stats["losses"].items() if n and name not in ("queue_full", "netlink_overrun")}
+    expected = ("queue_full", "netlink_overrun", "shed")
+    unexpected = {name: n for name, n in stats["losses"].items() if n and name not in expected}
+    assert stats["losses"]["shed"] <= min(decided["over_budget"], stats["verdicts"]["drop"]), stats
     assert not unexpected, stats["losses"]
     return stats
 
