@@ -61,11 +61,9 @@ class TableBatched : public Table {
  public:
   using Table::Table;
   uint64_t Find(Keys keys) const {
-    // As in a worker, which does not make room anew for each batch.
-    thread_local std::array<std::optional<Socket>, kBlock> found;
-    table_->FindBatch(keys, absl::MakeSpan(found));
     uint64_t sum = 0;
-    for (const std::optional<Socket>& s : found) sum += s ? s->cookie : 0;
+    table_->FindBatch(keys,
+                      [&](size_t, const std::optional<Socket>& s) { sum += s ? s->cookie : 0; });
     return sum;
   }
 };

@@ -102,7 +102,6 @@ class SocketTableCore {
 
   // The readers'.
   std::optional<Socket> FindOne(uint32_t hash, const FlowKey& key) const;
-  void FindInto(uint32_t hash, const FlowKey& key, std::optional<Socket>* out) const;
   void FindAll(uint32_t hash, const FlowKey& key, absl::InlinedVector<Socket, 8>* out) const;
   void Snapshot(std::vector<Socket>* out) const;
   SocketTableStats stats() const;
@@ -122,7 +121,7 @@ class SocketTableCore {
   };
   void Begin(uint32_t hash, Probe* probe) const;
   void Peek(Probe* probe) const;
-  void Finish(const Probe& probe, const FlowKey& key, std::optional<Socket>* out) const;
+  std::optional<Socket> Finish(const Probe& probe, const FlowKey& key) const;
   // Instead of Peek, where nothing matches: asks for the entry that an upsert would write. One that
   // matches is left to its readers, as most often it turns out to be the same.
   void PeekToWrite(Probe* probe) const;
@@ -257,34 +256,8 @@ inline void SocketTableCore::PeekToWrite(Probe* probe) const {
   return table_internal::Unchanged(*probe.head, probe.stamp) ? answer : Answer::kUnknown;
 }
 
-[[gnu::always_inline]] inline void SocketTableCore::Finish(const Probe& probe, const FlowKey& key,
-                                                           std::optional<Socket>* out) const {
-  table_internal::Image image;
-  switch (TryFinish(probe, key, &image)) {
-    case Answer::kFound:
-      table_internal::Write(image, &out->emplace());
-      break;
-    case Answer::kNone:
-      out->reset();
-      break;
-    case Answer::kUnknown:
-      *out = FindOneSlow(probe.hash, key);
-  }
-}
-
-[[gnu::always_inline]] inline void SocketTableCore::FindInto(uint32_t hash, const FlowKey& key,
-                                                             std::optional<Socket>* out) const {
-  Probe probe;
-  Start(hash, &probe);
-  ReadHead(&probe);
-  Finish(probe, key, out);
-}
-
-[[gnu::always_inline]] inline std::optional<Socket> SocketTableCore::FindOne(
-    uint32_t hash, const FlowKey& key) const {
-  Probe probe;
-  Start(hash, &probe);
-  ReadHead(&probe);
+[[gnu::always_inline]] inline std::optional<Socket> SocketTableCore::Finish(
+    const Probe& probe, const FlowKey& key) const {
   table_internal::Image image;
   // An optional that is made here and filled elsewhere would be cleared first, all of it.
   switch (TryFinish(probe, key, &image)) {
@@ -293,8 +266,16 @@ inline void SocketTableCore::PeekToWrite(Probe* probe) const {
     case Answer::kNone:
       return std::nullopt;
     default:
-      return FindOneSlow(hash, key);
+      return FindOneSlow(probe.hash, key);
   }
+}
+
+[[gnu::always_inline]] inline std::optional<Socket> SocketTableCore::FindOne(
+    uint32_t hash, const FlowKey& key) const {
+  Probe probe;
+  Start(hash, &probe);
+  ReadHead(&probe);
+  return Finish(probe, key);
 }
 
 }  // namespace utproxy

@@ -177,7 +177,7 @@ class Steps {
     for (uint32_t n = 0; n < shape_.keys; ++n) keys.push_back(FlowSocket(n, 0).key());
     table_->Prefetch(keys);
     std::vector<std::optional<Socket>> found(keys.size());
-    table_->FindBatch(keys, absl::MakeSpan(found));
+    table_->FindBatch(keys, [&](size_t i, const auto& socket) { found[i] = socket; });
     for (size_t i = 0; i < keys.size(); ++i) {
       const Found all = model_.All(keys[i]);
       EXPECT_EQ(found[i], all.empty() ? std::nullopt : std::optional(all.front()));

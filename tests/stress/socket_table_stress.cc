@@ -211,7 +211,7 @@ class Stress {
       keys.push_back(Flow(n, 0).key());
     }
     std::vector<std::optional<Socket>> found(keys.size());
-    table_->FindBatch(keys, absl::MakeSpan(found));
+    table_->FindBatch(keys, [&](size_t i, const auto& socket) { found[i] = socket; });
     for (size_t i = 0; i < flows.size(); ++i) CheckFlow(flows[i], known[i], found[i]);
   }
 
