@@ -3,6 +3,7 @@
 #include <absl/strings/str_format.h>
 
 #include <array>
+#include <cerrno>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -59,13 +60,18 @@ class BenchCommand : public Command {
   }
 
   absl::StatusOr<int> Run(Environment& env) override {
+    // Opened first: that it cannot be written is not to be said after half a minute.
+    std::ofstream plot(plot_);
+    if (!plot_.empty() && !plot) return ErrnoStatus(errno, absl::StrCat("write ", plot_));
     ASSIGN_OR_RETURN(const BenchSpace space, BenchSpace::Enter());
     const std::vector<Measure> measures = Measures(space);
     std::vector<BenchRow> rows = Rows(measures);
     for (uint32_t round = 0; round < (tiny_ ? 1 : rounds_); ++round) {
       RETURN_IF_ERROR(RunRound(measures, round, &rows));
     }
-    if (!plot_.empty()) RETURN_IF_ERROR(WritePlot(rows));
+    if (!plot_.empty() && !(plot << PlotSvg(rows) << std::flush)) {
+      return ErrnoStatus(errno, absl::StrCat("write ", plot_));
+    }
     if (json_) {
       env.out << JsonLine(AsJson(rows)) << "\n";
     } else {
@@ -112,14 +118,6 @@ class BenchCommand : public Command {
         (*rows)[m * kContestants.size() + c].values.push_back(value);
       }
     }
-    return absl::OkStatus();
-  }
-
-  absl::Status WritePlot(const std::vector<BenchRow>& rows) const {
-    std::ofstream file(plot_);
-    file << PlotSvg(rows);
-    file.close();
-    if (file.fail()) return absl::UnavailableError(absl::StrCat("write ", plot_, ": it failed"));
     return absl::OkStatus();
   }
 
