@@ -3,7 +3,8 @@
 // packet accepted with a mark. The packets to one port can be dropped instead, so that they meet
 // the same end as utproxy's misses.
 //
-// Usage: accept_all QUEUES [DROPPED_PORT]. Queues 0 to QUEUES - 1, mark 1. Prints "ready" and runs
+// Usage: accept_all QUEUES [DROPPED_PORT [MAXLEN]]. Queues 0 to QUEUES - 1, mark 1. A port of 0
+// drops none. Prints "ready" and runs
 // until SIGTERM or SIGINT; then prints how many packets it saw and the kernel dropped before it.
 #include <signal.h>
 
@@ -35,7 +36,7 @@ class AcceptAll : public BatchDecider {
   const uint16_t dropped_port_;
 };
 
-int Main(int queues, uint16_t dropped_port) {
+int Main(int queues, uint16_t dropped_port, const QueueOptions& options) {
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);
@@ -44,7 +45,7 @@ int Main(int queues, uint16_t dropped_port) {
   AcceptAll decider(dropped_port);
   std::vector<std::unique_ptr<QueueWorker>> workers;
   for (int i = 0; i < queues; ++i) {
-    auto worker = QueueWorker::Create(static_cast<uint16_t>(i), {}, &decider);
+    auto worker = QueueWorker::Create(static_cast<uint16_t>(i), options, &decider);
     if (!worker.ok() || !(*worker)->Start().ok()) {
       std::fprintf(stderr, "accept_all: queue %d: %s\n", i,
                    std::string(worker.status().message()).c_str());
@@ -72,9 +73,11 @@ int Main(int queues, uint16_t dropped_port) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: accept_all QUEUES [DROPPED_PORT]\n");
+    std::fprintf(stderr, "usage: accept_all QUEUES [DROPPED_PORT [MAXLEN]]\n");
     return 2;
   }
-  return utproxy::Main(std::atoi(argv[1]),
-                       static_cast<uint16_t>(argc > 2 ? std::atoi(argv[2]) : 0));
+  utproxy::QueueOptions options;
+  if (argc > 3) options.maxlen = static_cast<uint32_t>(std::strtoul(argv[3], nullptr, 10));
+  return utproxy::Main(std::atoi(argv[1]), static_cast<uint16_t>(argc > 2 ? std::atoi(argv[2]) : 0),
+                       options);
 }

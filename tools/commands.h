@@ -18,6 +18,7 @@ CommandEntry ExplainEntry();
 CommandEntry SocketsEntry();
 CommandEntry StatsEntry();
 CommandEntry RulesetEntry();
+CommandEntry BenchEntry();
 
 }  // namespace utproxy::tools
 
