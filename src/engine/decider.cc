@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "base/clock.h"
-#include "mirror/table_lookup.h"
 #include "utproxy/decide.h"
 
 namespace utproxy {
@@ -51,6 +50,7 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
   const int64_t check_cost = budget_.flooded() ? QueryBudget::kFloodedCost : 1;
   unsure_.clear();
   beyond_budget_.clear();
+  following_.clear();
   for (size_t i = 0; i < packets.size(); ++i) {
     const Packet& packet = packets[i].packet;
     QueryClass query;
@@ -59,11 +59,18 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
       (budget_.Take(query) ? unsure_ : beyond_budget_).push_back(i);
     } else if (packet.outcome == ParseOutcome::kOk && checks_.Take(check_cost)) {
       unsure_.push_back(i);
+    } else if (source == Source::kSyn) {
+      following_.push_back(i);
     } else {
       (source == Source::kCache ? counters_.by_cache : counters_.by_mirror).Add(1);
     }
   }
   DecideBeyondBudget(packets, decisions);
+  // Their listener's entries stand mostly. Where it has closed, there may be a connection even so.
+  gone_.clear();
+  Steer(following_, packets, decisions, SteerFor::kAnswers);
+  counters_.by_mirror.Add(following_.size() - gone_.size());
+  unsure_.insert(unsure_.end(), gone_.begin(), gone_.end());
   counters_.by_exact.Add(unsure_.size());
   for (int attempt = 1; !unsure_.empty(); ++attempt) {
     DecideByExact(packets, decisions);
@@ -77,7 +84,9 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
 }
 
 QueryClass Decider::ClassOf(const Packet& packet, const Decision& decision, bool known) {
-  if (packet.is_pure_syn() && decision.verdict == Verdict::kAccept) young_.Note(packet.key());
+  if (packet.is_pure_syn() && decision.verdict == Verdict::kAccept) {
+    young_.Note(packet.key(), now_ns_);
+  }
   if (known) return QueryClass::kKnown;
   if (!packet.is_tcp()) return QueryClass::kDatagram;
   if (packet.is_pure_syn()) return QueryClass::kSyn;
@@ -144,8 +153,19 @@ Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision
                     lookup.certain() && decision->socket->transparent_known() &&
                     !decision->socket->request();
   if (sure) return Source::kMirror;
+  if (FollowsItsSyn(packet, *decision, lookup)) return Source::kSyn;
   *query = ClassOf(packet, *decision, datagram ? connected : lookup.found_own());
   return Source::kUnsure;
+}
+
+// A segment of no known socket, where the kernel has just named for its SYN the listener that the
+// mirror now finds. Whether a connection has come of that, which then is transparent like its
+// listener, or none, in which case the segment is the listener's: it is a hit either way.
+bool Decider::FollowsItsSyn(const Packet& packet, const Decision& decision,
+                            const TableLookup& lookup) const {
+  return packet.is_tcp() && !packet.is_pure_syn() && !lookup.found_own() &&
+         decision.verdict == Verdict::kAccept && decision.by_listener() &&
+         young_.ListenerOf(packet.key(), now_ns_) == decision.socket->cookie;
 }
 
 // All that a cached decision rests on besides the flow: sockets at the listener's port, the
@@ -201,8 +221,13 @@ void Decider::Learn(const ExactAnswer& answer) {
 void Decider::Remember(absl::Span<const Decision> decisions) {
   for (size_t i = 0; i < asked_.size(); ++i) {
     const Decision& decision = decisions[unsure_[i]];
-    const bool hit = decision.verdict == Verdict::kAccept && decision.reason == Reason::kListener;
-    if (!hit || asked_[i].is_tcp()) continue;
+    const bool hit = decision.verdict == Verdict::kAccept && decision.by_listener();
+    if (!hit) continue;
+    if (asked_[i].is_tcp()) {
+      if (!asked_[i].is_pure_syn()) continue;
+      young_.NoteListener(asked_[i].key(), decision.socket->cookie, now_ns_);
+      continue;
+    }
     cache_.Store(asked_[i].key(), asked_[i].iif, circumstances_[i], now_ns_, decision);
   }
 }

@@ -12,6 +12,7 @@
 #include "engine/young_flows.h"
 #include "mirror/exact.h"
 #include "mirror/mirror.h"
+#include "mirror/table_lookup.h"
 #include "queue/batch_decider.h"
 #include "queue/counters.h"
 #include "steer/steering.h"
@@ -43,7 +44,9 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 //
 // Sure is only: a segment other than a SYN that belongs to a transparent full socket in the mirror;
 // a datagram of a transparent connected UDP socket; a datagram of a flow that an exact query
-// decided within the last second, nothing having changed at its listener's port. Every SYN, every
+// decided within the last second, nothing having changed at its listener's port; a segment of no
+// known socket for whose SYN the kernel named, within the last two seconds, the listener that the
+// mirror finds: it is a hit, whether a connection has come of that SYN or not. Every SYN, every
 // TIME_WAIT, every request socket (nobody tells that one has ended) and everything that would be
 // dropped is asked of the kernel, as far as the budget below goes.
 //
@@ -108,10 +111,12 @@ class Decider : public BatchDecider {
   const DeciderCounters& counters() const { return counters_; }
 
  private:
-  enum class Source : uint8_t { kUnsure, kMirror, kCache };
+  enum class Source : uint8_t { kUnsure, kMirror, kCache, kSyn };
   Source DecideByMirror(const Packet& packet, Decision* decision, QueryClass* query);
   // kAnswers: where a listener has closed since, the kernel can be asked again.
   enum class SteerFor : uint8_t { kAnswers, kLastAnswers, kBeyondBudget };
+  bool FollowsItsSyn(const Packet& packet, const Decision& decision,
+                     const TableLookup& lookup) const;
   QueryClass ClassOf(const Packet& packet, const Decision& decision, bool known);
   void DecideBeyondBudget(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   bool IsToBeShed(const Packet& packet, const Decision& decision) const;
@@ -144,6 +149,7 @@ class Decider : public BatchDecider {
   // Scratch of one batch, kept for its capacity.
   std::vector<size_t> unsure_;
   std::vector<size_t> beyond_budget_;
+  std::vector<size_t> following_;
   std::vector<size_t> beyond_steered_;
   std::vector<size_t> gone_;
   std::vector<Packet> asked_;

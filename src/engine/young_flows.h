@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/clock.h"
 #include "utproxy/flow.h"
 
 namespace utproxy {
@@ -18,25 +19,46 @@ namespace utproxy {
 // one, so that a flood of SYNs makes it forget within a second or so. One thread.
 class YoungFlows {
  public:
-  void Note(const FlowKey& flow) {
-    if (hashes_.empty()) hashes_.resize(kSlots);
-    const uint64_t hash = Hash(flow);
-    hashes_[hash % kSlots] = hash;
+  // How long a flow's listener is remembered.
+  static constexpr int64_t kTrustNs = 2 * kNsPerSec;
+
+  // A SYN of this flow is accepted. `now_ns`: any clock that does not go back, the same throughout.
+  void Note(const FlowKey& flow, int64_t now_ns) { Put(flow, 0, now_ns); }
+  // The kernel has named the listener that takes it, by its cookie.
+  void NoteListener(const FlowKey& flow, uint64_t listener_cookie, int64_t now_ns) {
+    Put(flow, listener_cookie, now_ns);
   }
-  bool Has(const FlowKey& flow) const {
-    if (hashes_.empty()) return false;
-    const uint64_t hash = Hash(flow);
-    return hashes_[hash % kSlots] == hash;
+  bool Has(const FlowKey& flow) const { return Find(Hash(flow)) != nullptr; }
+  // The listener that the kernel named for the flow's SYN within the last kTrustNs; 0 where none.
+  uint64_t ListenerOf(const FlowKey& flow, int64_t now_ns) const {
+    const Slot* const slot = Find(Hash(flow));
+    return slot != nullptr && now_ns - slot->at_ns < kTrustNs ? slot->listener : 0;
   }
 
  private:
   static constexpr size_t kSlots = 1 << 16;
-  // Two flows of one hash would only share what is asked about them.
+  struct Slot {
+    uint64_t hash = 0;
+    uint64_t listener = 0;
+    int64_t at_ns = 0;
+  };
+
+  // Seeded by the process: nobody outside can make two flows of one hash.
   static uint64_t Hash(const FlowKey& flow) {
     const auto* bytes = reinterpret_cast<const char*>(&flow);
     return absl::HashOf(absl::string_view(bytes, sizeof flow));
   }
-  std::vector<uint64_t> hashes_;
+  const Slot* Find(uint64_t hash) const {
+    if (slots_.empty() || slots_[hash % kSlots].hash != hash) return nullptr;
+    return &slots_[hash % kSlots];
+  }
+  void Put(const FlowKey& flow, uint64_t listener, int64_t now_ns) {
+    if (slots_.empty()) slots_.resize(kSlots);
+    const uint64_t hash = Hash(flow);
+    slots_[hash % kSlots] = {.hash = hash, .listener = listener, .at_ns = now_ns};
+  }
+
+  std::vector<Slot> slots_;  // empty until a SYN comes
 };
 
 }  // namespace utproxy

@@ -38,6 +38,15 @@ class DeciderBudgetTest : public DeciderFixture {
     return AwaitInMirror(key, [&](const Socket& s) { return s.cookie == CookieOf(bound); });
   }
 
+  // Waits until the mirror has no socket of this key.
+  bool AwaitGone(const FlowKey& key) {
+    for (int i = 0; i < 2000; ++i) {
+      if (!mirror_->table().FindOne(key)) return true;
+      ::usleep(5000);
+    }
+    return false;
+  }
+
   static void ExpectEachCountedOnce(const Decider& decider, uint64_t packets) {
     const DeciderCounters& c = decider.counters();
     EXPECT_EQ(c.by_mirror.value() + c.by_cache.value() + c.by_exact.value() + c.over_budget.value(),
@@ -194,6 +203,40 @@ TEST_F(DeciderBudgetTest, SegmentsOfAYoungConnectionAreNotDropped) {
   const Decision d = One(*decider, Make(Proto::kTcp, from, to, kTcpAck));
   EXPECT_EQ(d.verdict, Verdict::kAccept);
   EXPECT_EQ(d.mark, 1u);
+}
+
+// There is no connection, and none comes: the segments are the listener's, as a connection's would
+// be its own.
+TEST_F(DeciderBudgetTest, WhatFollowsASynRestsOnItsAnswerWhileItsListenerIsThere) {
+  UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
+  ASSERT_TRUE(AwaitInMirror(listener, Proto::kTcp));
+  const auto decider = Make({.on_port = LocalPort(listener), .mark_value = 1});
+  const DeciderCounters& counters = decider->counters();
+  const auto segment = [](uint8_t flags) {
+    return Make(Proto::kTcp, "127.0.0.9:4000", "192.0.2.1:80", flags);
+  };
+  // More than there are checks for.
+  const std::vector<QueuedPacket> batch(Decider::kCheckBurst + 64, segment(kTcpAck));
+  std::vector<Decision> decisions(batch.size());
+  uint64_t count = 0;
+  for (int round = 0; round < 20 && counters.by_mirror.value() == 0; ++round) {
+    EXPECT_EQ(One(*decider, segment(kTcpSyn)).verdict, Verdict::kAccept);
+    decider->DecideBatch(batch, absl::MakeSpan(decisions));
+    for (const Decision& d : decisions) EXPECT_EQ(d.verdict, Verdict::kAccept);
+    count += 1 + batch.size();
+  }
+  EXPECT_GT(counters.by_mirror.value(), 0u);
+  ExpectEachCountedOnce(*decider, count);
+
+  const uint64_t asked = counters.by_exact.value();
+  const auto stranger = Make(Proto::kTcp, "127.0.0.9:4001", "192.0.2.1:80", kTcpAck);
+  EXPECT_EQ(One(*decider, stranger).verdict, Verdict::kAccept);
+  EXPECT_EQ(counters.by_exact.value(), asked + 1) << "no SYN of it was seen";
+
+  listener.reset();
+  ASSERT_TRUE(AwaitGone(FlowKey{.local_port = decisions[0].lport}));
+  decider->DecideBatch(batch, absl::MakeSpan(decisions));
+  for (const Decision& d : decisions) EXPECT_EQ(d.reason, Reason::kNoSocket);
 }
 
 class DeciderTimeWaitBudgetTest : public DeciderBudgetTest {
