@@ -147,9 +147,20 @@ class BasicSocketTable {
     }
   }
 
-  // Gets what the table holds of these keys on its way into the cache, and the room for those it
-  // does not hold: for calls about them by the writer that follow soon.
+  // Gets what the table holds of these keys on its way into the cache, for lookups that follow
+  // soon.
   void Prefetch(absl::Span<const FlowKey> keys) const {
+    if (core_->small()) return;
+    for (size_t first = 0; first < keys.size(); first += kOverlap) {
+      const absl::Span<const FlowKey> some = keys.subspan(first, kOverlap);
+      std::array<SocketTableCore::Probe, kOverlap> probes;
+      for (size_t i = 0; i < some.size(); ++i) core_->Begin(Hash(some[i]), &probes[i]);
+      for (size_t i = 0; i < some.size(); ++i) core_->Peek(&probes[i]);
+    }
+  }
+
+  // The same, and the room for those it does not hold: for calls about them by the writer.
+  void PrefetchToWrite(absl::Span<const FlowKey> keys) const {
     for (size_t first = 0; first < keys.size(); first += kOverlap) {
       const absl::Span<const FlowKey> some = keys.subspan(first, kOverlap);
       std::array<SocketTableCore::Probe, kOverlap> probes;

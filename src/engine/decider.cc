@@ -44,6 +44,7 @@ void Decider::Release(const Packet& packet) {
 
 void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
   RefreshInterfaces();
+  Prefetch(packets);
   now_ns_ = MonotonicCoarseNs();
   checks_.Refill(now_ns_);
   budget_.Refill(now_ns_);
@@ -81,6 +82,18 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
     Remember(decisions);
     unsure_.swap(gone_);
   }
+}
+
+// Where there are many, the misses of what is read first for each overlap.
+void Decider::Prefetch(absl::Span<const QueuedPacket> packets) {
+  if (packets.size() < 2) return;
+  keys_.clear();
+  for (const QueuedPacket& queued : packets) {
+    if (queued.packet.outcome != ParseOutcome::kOk) continue;
+    keys_.push_back(queued.packet.key());
+    if (!queued.packet.is_tcp()) cache_.Prefetch(keys_.back());
+  }
+  mirror_->table().Prefetch(keys_);
 }
 
 QueryClass Decider::ClassOf(const Packet& packet, const Decision& decision, bool known) {

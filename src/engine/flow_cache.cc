@@ -1,52 +1,80 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine/flow_cache.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace utproxy {
+namespace {
+
+// Among so many decisions the same one is looked for.
+constexpr size_t kLooked = 16;
+
+// Of two hits, whether they say the same of their flows: all but the mark, which is the packet's.
+bool SaysTheSame(const Decision& a, const Decision& b) {
+  return a.socket == b.socket && a.laddr == b.laddr && a.lport == b.lport && a.reason == b.reason;
+}
+
+}  // namespace
 
 // Colliding flows only push each other out, so this hash needs to be quick and no more.
-size_t FlowCache::SetOf(const FlowKey& flow) const {
+size_t FlowCache::HomeOf(const FlowKey& flow) const {
   uint64_t words[5];
   static_assert(sizeof words == sizeof flow);
   std::memcpy(words, &flow, sizeof words);
   uint64_t h = 0;
   for (const uint64_t word : words) h = ((h ^ word) * 0x9e3779b97f4a7c15u) ^ (h >> 29);
-  return (h >> 32) & (slots_ - kWays);
+  return (h >> 32) & (slots_ - 1);
 }
 
 const Decision* FlowCache::Find(const FlowKey& flow, uint32_t iif, uint64_t circumstances,
                                 int64_t now_ns) const {
   if (entries_.empty()) return nullptr;
-  const size_t set = SetOf(flow);
-  for (size_t i = set; i < set + kWays; ++i) {
-    const Entry& entry = entries_[i];
-    if (!entry.used || entry.iif != iif || entry.flow != flow) continue;
+  size_t slot = HomeOf(flow);
+  for (size_t way = 0; way < kWays; ++way, slot = Next(slot)) {
+    const Entry& entry = entries_[slot];
+    if (entry.decision == kUnused || entry.iif != iif || entry.flow != flow) continue;
     const bool good = entry.circumstances == circumstances && now_ns - entry.stored_ns < kMaxAgeNs;
-    return good ? &entry.decision : nullptr;
+    return good ? &decisions_[entry.decision] : nullptr;
   }
   return nullptr;
 }
 
+uint32_t FlowCache::PlaceOf(const Decision& decision) {
+  // Among the latest: listeners are few, and most flows have the same.
+  const size_t oldest = decisions_.size() - std::min(decisions_.size(), kLooked);
+  for (size_t i = decisions_.size(); i-- > oldest;) {
+    if (SaysTheSame(decisions_[i], decision)) return static_cast<uint32_t>(i);
+  }
+  if (decisions_.size() == kMaxDecisions) Forget();
+  decisions_.push_back(decision);
+  return static_cast<uint32_t>(decisions_.size() - 1);
+}
+
+void FlowCache::Forget() {
+  decisions_.clear();
+  for (Entry& entry : entries_) entry.decision = kUnused;
+}
+
 void FlowCache::Store(const FlowKey& flow, uint32_t iif, uint64_t circumstances, int64_t now_ns,
                       const Decision& decision) {
-  if (entries_.empty()) entries_.resize(slots_);
-  const size_t set = SetOf(flow);
-  size_t victim = set;
-  for (size_t i = set; i < set + kWays; ++i) {
-    const Entry& entry = entries_[i];
-    if (!entry.used || (entry.iif == iif && entry.flow == flow)) {
-      victim = i;
+  if (entries_.empty()) entries_.resize(slots_, Entry{.decision = kUnused});
+  const uint32_t place = PlaceOf(decision);
+  size_t slot = HomeOf(flow);
+  size_t victim = slot;
+  for (size_t way = 0; way < kWays; ++way, slot = Next(slot)) {
+    const Entry& entry = entries_[slot];
+    if (entry.decision == kUnused || (entry.iif == iif && entry.flow == flow)) {
+      victim = slot;
       break;
     }
-    if (entry.stored_ns < entries_[victim].stored_ns) victim = i;
+    if (entry.stored_ns < entries_[victim].stored_ns) victim = slot;
   }
   entries_[victim] = {.flow = flow,
                       .iif = iif,
-                      .used = true,
+                      .decision = place,
                       .circumstances = circumstances,
-                      .stored_ns = now_ns,
-                      .decision = decision};
+                      .stored_ns = now_ns};
 }
 
 }  // namespace utproxy

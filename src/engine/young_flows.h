@@ -20,7 +20,7 @@ namespace utproxy {
 class YoungFlows {
  public:
   // How long a flow's listener is remembered.
-  static constexpr int64_t kTrustNs = 2 * kNsPerSec;
+  static constexpr int64_t kTrustNs = kNsPerSec / 5;
 
   // A SYN of this flow is accepted. `now_ns`: any clock that does not go back, the same throughout.
   void Note(const FlowKey& flow, int64_t now_ns) { Put(flow, 0, now_ns); }

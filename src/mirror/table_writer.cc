@@ -65,10 +65,11 @@ void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int6
   if (socket.proto == Proto::kUdp) {
     BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = socket;
   }
-  // What a sweep shows is mostly known.
-  if (table_->FindOne(socket.key()) == socket) return;
+  // What a sweep shows is mostly known, or (the first one) mostly new.
+  const std::optional<Socket> first = table_->FindOne(socket.key());
+  if (first == socket) return;
   absl::InlinedVector<Socket, 8> found;
-  table_->FindAll(socket.key(), &found);
+  if (first) table_->FindAll(socket.key(), &found);
   bool changed = true, time_wait = false;
   for (const Socket& other : found) {
     if (other.cookie == socket.cookie) {
@@ -103,7 +104,7 @@ void TableWriter::LearnAll(absl::Span<const Socket> sockets, const InterfaceSnap
   for (; !sockets.empty(); sockets.remove_prefix(std::min(sockets.size(), kTogether))) {
     const absl::Span<const Socket> some = sockets.subspan(0, kTogether);
     for (size_t i = 0; i < some.size(); ++i) keys[i] = some[i].key();
-    table_->Prefetch(absl::MakeSpan(keys.data(), some.size()));
+    table_->PrefetchToWrite(absl::MakeSpan(keys.data(), some.size()));
     for (const Socket& socket : some) Learn(socket, interfaces, now_ns);
   }
 }

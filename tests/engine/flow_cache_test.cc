@@ -14,13 +14,13 @@ FlowKey Flow(uint16_t port) {
           .proto = Proto::kUdp};
 }
 
-Decision Hit(uint32_t mark) { return {.verdict = Verdict::kAccept, .mark = mark}; }
+Decision Hit(uint16_t lport) { return {.verdict = Verdict::kAccept, .lport = lport}; }
 
 TEST(FlowCache, AnEntryHoldsForItsFlowInterfaceCircumstancesAndTime) {
   FlowCache cache(64);
   cache.Store(Flow(1), 2, 77, 1000, Hit(5));
   ASSERT_NE(cache.Find(Flow(1), 2, 77, 2000), nullptr);
-  EXPECT_EQ(cache.Find(Flow(1), 2, 77, 2000)->mark, 5u);
+  EXPECT_EQ(cache.Find(Flow(1), 2, 77, 2000)->lport, 5u);
   EXPECT_EQ(cache.Find(Flow(2), 2, 77, 2000), nullptr);
   EXPECT_EQ(cache.Find(Flow(1), 3, 77, 2000), nullptr) << "another interface";
   EXPECT_EQ(cache.Find(Flow(1), 2, 78, 2000), nullptr) << "something changed";
@@ -36,10 +36,27 @@ TEST(FlowCache, CollidingFlowsPushTheOldestOutAndAreNeverMistaken) {
       const Decision* found = cache.Find(Flow(kept), 1, 0, port);
       ASSERT_EQ(found != nullptr, kept + FlowCache::kWays > port) << kept << " of " << port;
       if (found != nullptr) {
-        EXPECT_EQ(found->mark, kept);
+        EXPECT_EQ(found->lport, kept);
       }
     }
   }
+}
+
+// More than it has room for: it forgets, but never mistakes one for another.
+TEST(FlowCache, HoldsManyDecisions) {
+  FlowCache cache(1 << 14);
+  int known = 0;
+  for (uint16_t port = 1; port <= 3000; ++port) {
+    cache.Store(Flow(port), 1, 0, 0, Hit(port));
+    ASSERT_NE(cache.Find(Flow(port), 1, 0, 0), nullptr);
+  }
+  for (uint16_t port = 1; port <= 3000; ++port) {
+    const Decision* found = cache.Find(Flow(port), 1, 0, 0);
+    if (found == nullptr) continue;
+    EXPECT_EQ(found->lport, port);
+    ++known;
+  }
+  EXPECT_GT(known, 500);
 }
 
 }  // namespace

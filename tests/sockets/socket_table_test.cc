@@ -176,6 +176,7 @@ class Steps {
     std::vector<FlowKey> keys;
     for (uint32_t n = 0; n < shape_.keys; ++n) keys.push_back(FlowSocket(n, 0).key());
     table_->Prefetch(keys);
+    table_->PrefetchToWrite(keys);
     std::vector<std::optional<Socket>> found(keys.size());
     table_->FindBatch(keys, [&](size_t i, const auto& socket) { found[i] = socket; });
     for (size_t i = 0; i < keys.size(); ++i) {
