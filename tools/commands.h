@@ -19,6 +19,7 @@ CommandEntry SocketsEntry();
 CommandEntry StatsEntry();
 CommandEntry RulesetEntry();
 CommandEntry BenchEntry();
+CommandEntry DoctorEntry();
 
 }  // namespace utproxy::tools
 

@@ -46,7 +46,9 @@ OwnersByInode ReadSocketOwners() {
     for (; !unreadable && fd != fs::directory_iterator(); fd.increment(unreadable)) {
       const uint32_t inode = SocketInode(fd->path());
       if (inode == 0 || owners.contains(inode)) continue;
-      owners[inode] = {.pid = pid, .comm = CommOf(it->path())};
+      SocketOwner owner{.pid = pid, .fd = -1, .comm = CommOf(it->path())};
+      (void)absl::SimpleAtoi(fd->path().filename().string(), &owner.fd);
+      owners[inode] = std::move(owner);
     }
   }
   return owners;

@@ -11,6 +11,7 @@ namespace utproxy {
 
 struct SocketOwner {
   int pid = 0;
+  int fd = -1;       // of that process
   std::string comm;  // as in /proc/PID/comm: any bytes
 };
 
