@@ -62,6 +62,8 @@ Fit FitField(const RuleCondition& c, const PacketPattern& packet) {
       return FitNumber(c, packet.dport);
     case Field::kMark:
       return FitNumber(c, packet.mark);
+    case Field::kUid:
+      return FitNumber(c, packet.uid);
     case Field::kDstType:
       return FitNumber(c, packet.dst_type);
     case Field::kCtState:

@@ -22,6 +22,7 @@ struct PacketPattern {
   std::optional<uint32_t> mark;
   std::optional<uint8_t> dst_type;   // RTN_*
   std::optional<uint32_t> ct_state;  // one bit
+  std::optional<uint32_t> uid;       // of the sender, where that is a process of this host
 };
 
 enum class Fit : uint8_t { kNo, kMaybe, kYes };

@@ -121,10 +121,12 @@ void CheckReloadLoss(const SystemView& view, Findings* findings) {
       view.daemon->flushed,
       " packets vanished from the queues before their verdict: whenever a base chain is deleted, "
       "as a reload that begins with `flush ruleset` does, the kernel drops all that wait in any "
-      "queue. Reload by emptying chains instead.");
+      "queue. The fix has /etc/nftables.conf empty its "
+      "tables instead.");
   f.fix =
-      "{ nft list chains | awk '$1==\"table\"{t=$2\" \"$3} $1==\"chain\"{print \"flush chain\", t, "
-      "$2}' | grep -v -e ' utproxy '; grep -sv '^flush ruleset' /etc/nftables.conf; } | nft -f -";
+      "text=$(sed \"s/^flush ruleset$/$(nft list tables | grep -v ' utproxy$' | sed 's/.*/&; flush "
+      "&;/' | tr '\\n' ' ')/\" /etc/nftables.conf) && printf '%s\\n' \"$text\" > "
+      "/etc/nftables.conf";
   f.severity = Severity::kWarning;
   findings->push_back(std::move(f));
 }
@@ -158,8 +160,10 @@ void CheckFragments(const SystemView& view, Findings* findings) {
         "datagrams come in pieces without ports and are dropped",
         seen > 0 ? absl::StrCat(": ", seen, " so far.") : ".");
     f.fix =
-        "nft -f - <<< 'table inet utproxy_defrag { chain prerouting { type filter hook prerouting "
-        "priority raw; ct state invalid counter; }; }'";
+        "nft 'add table inet utproxy_defrag; add chain inet utproxy_defrag prerouting { type "
+        "filter "
+        "hook prerouting priority raw; }; add rule inet utproxy_defrag prerouting ct state invalid "
+        "counter'";
     findings->push_back(std::move(f));
   }
 }

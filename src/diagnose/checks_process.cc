@@ -162,7 +162,8 @@ void CheckLoop(const SystemView& view, Findings* findings) {
                                         : static_cast<uint16_t>(target.dports[0].first),
                            .mark = so_mark,
                            .dst_type = uint8_t{1},
-                           .ct_state = uint32_t{8}};
+                           .ct_state = uint32_t{8},
+                           .uid = process->second.uid};
       std::vector<RuleRef> goals;
       for (const RuleFacts& rule : chain.rules) {
         const bool marks =
