@@ -49,9 +49,9 @@ std::string RestartWithRoom(const SystemView& view, const QueueFacts& queue) {
       words.push_back(ShellWord(old[i]));
     }
   }
-  return absl::StrCat("kill ", it->first, "; kill -CONT ", it->first, "; while kill -0 ", it->first,
-                      " 2>/dev/null; do sleep 0.1; done; ", absl::StrJoin(words, " "),
-                      " --queue-maxlen 65536");
+  const int pid = it->first;
+  return absl::StrCat("kill ", pid, "; while [ -e /proc/", pid, "/exe ]; do sleep 0.1; done; ",
+                      absl::StrJoin(words, " "), " --queue-maxlen 65536");
 }
 
 struct Feature {

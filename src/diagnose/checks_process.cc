@@ -86,7 +86,10 @@ void CheckFdLimit(const SystemView& view, Findings* findings) {
     f.cause = absl::StrCat("The proxy has ", p.fds, " of its ", p.max_fds,
                            " descriptors open (RLIMIT_NOFILE); every proxied connection takes two, "
                            "and accept() fails at the limit.");
-    f.fix = absl::StrCat("prlimit --pid ", pid, " --nofile=65536:65536");
+    // Up to the hard limit anybody may raise it; beyond that the hard one has to go up, too.
+    const uint64_t soft = std::min<uint64_t>(p.max_fds_hard, 65536);
+    f.fix = soft >= p.max_fds * 2 ? absl::StrCat("prlimit --pid ", pid, " --nofile=", soft, ":")
+                                  : absl::StrCat("prlimit --pid ", pid, " --nofile=65536:65536");
     findings->push_back(std::move(f));
   }
 }

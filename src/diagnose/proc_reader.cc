@@ -80,13 +80,15 @@ uint64_t CounterOf(absl::string_view text, absl::string_view group, absl::string
   return 0;
 }
 
-uint64_t OpenFilesLimit(absl::string_view limits) {
+uint64_t OpenFilesLimit(absl::string_view limits, bool hard) {
   for (absl::string_view line : absl::StrSplit(limits, '\n')) {
     if (!absl::ConsumePrefix(&line, "Max open files")) continue;
     const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
     uint64_t value = 0;
-    if (!words.empty() && words[0] == "unlimited") return std::numeric_limits<uint64_t>::max();
-    return !words.empty() && absl::SimpleAtoi(words[0], &value) ? value : 0;
+    const size_t column = hard ? 1 : 0;
+    if (words.size() <= column) return 0;
+    if (words[column] == "unlimited") return std::numeric_limits<uint64_t>::max();
+    return absl::SimpleAtoi(words[column], &value) ? value : 0;
   }
   return 0;
 }
@@ -119,7 +121,9 @@ std::optional<ProcessFacts> ReadProcess(int pid) {
   facts.comm = StatusField(status, "Name");
   (void)absl::SimpleAtoi(StatusField(status, "Uid"), &facts.uid);
   (void)absl::SimpleHexAtoi(StatusField(status, "CapEff"), &facts.capabilities);
-  facts.max_fds = OpenFilesLimit(ReadFile(root + "/limits"));
+  const std::string limits = ReadFile(root + "/limits");
+  facts.max_fds = OpenFilesLimit(limits);
+  facts.max_fds_hard = OpenFilesLimit(limits, true);
   std::error_code error;
   for (std::filesystem::directory_iterator it(root + "/fd", error), end; !error && it != end;
        it.increment(error)) {

@@ -27,8 +27,8 @@ void ReadOwners(SystemView* view);
 // Parts of it, as text, for tests. 0 where there is no such thing.
 // A counter of /proc/net/netstat or /proc/net/snmp: a line of names and one of numbers.
 uint64_t CounterOf(absl::string_view text, absl::string_view group, absl::string_view name);
-// The soft limit of "Max open files" in /proc/PID/limits.
-uint64_t OpenFilesLimit(absl::string_view limits);
+// The soft or the hard limit of "Max open files" in /proc/PID/limits.
+uint64_t OpenFilesLimit(absl::string_view limits, bool hard = false);
 
 }  // namespace utproxy
 

@@ -118,6 +118,16 @@ void RuleDecoder::Meta(const nftnl_expr* expr) {
   rule_.mark = change;
 }
 
+bool RuleDecoder::AsksForFamily(uint8_t family) const {
+  for (const RuleCondition& c : rule_.conditions) {
+    if (c.field == Field::kNfProto && !c.negated && c.numbers.size() == 1 &&
+        c.numbers[0].first == family && c.numbers[0].last == family) {
+      return true;
+    }
+  }
+  return false;
+}
+
 void RuleDecoder::Payload(const nftnl_expr* expr) {
   if (!nftnl_expr_is_set(expr, NFTNL_EXPR_PAYLOAD_DREG)) return;
   const uint32_t base = Number(expr, NFTNL_EXPR_PAYLOAD_BASE);
@@ -129,9 +139,10 @@ void RuleDecoder::Payload(const nftnl_expr* expr) {
   if (base == NFT_PAYLOAD_TRANSPORT_HEADER && len == 2 && offset <= 2) {
     loaded.field = offset == 0 ? Field::kSport : Field::kDport;
   } else if (base == NFT_PAYLOAD_NETWORK_HEADER) {
-    // IPv4's addresses stand at 12 and 16, IPv6's at 8 and 24. In an inet table the length tells.
-    const bool v4 = family_ == NFPROTO_IPV4 || (family_ == NFPROTO_INET && len == 4);
-    const bool v6 = family_ == NFPROTO_IPV6 || (family_ == NFPROTO_INET && len == 16);
+    // IPv4's addresses stand at 12 and 16, IPv6's at 8 and 24. In an inet table the rule has a
+    // condition on the family before.
+    const bool v4 = family_ == NFPROTO_IPV4 || AsksForFamily(NFPROTO_IPV4);
+    const bool v6 = family_ == NFPROTO_IPV6 || AsksForFamily(NFPROTO_IPV6);
     if (v4 && len <= 4 && (offset == 12 || offset == 16)) {
       loaded.field = offset == 12 ? Field::kSrc : Field::kDst;
       loaded.len = 4;

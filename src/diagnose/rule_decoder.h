@@ -62,6 +62,7 @@ class RuleDecoder {
   void Socket(const nftnl_expr* expr);
   void Fib(const nftnl_expr* expr);
   void AddRanges(const Register& from, const std::vector<ByteRange>& ranges, bool negated);
+  bool AsksForFamily(uint8_t family) const;
   void AddUnknown(absl::string_view what);
 
   const uint8_t family_;

@@ -72,7 +72,8 @@ struct ProcessFacts {  // of those that own listeners or queues
   int pid = 0;
   std::string comm;
   uint32_t uid = 0;
-  uint64_t max_fds = 0;  // RLIMIT_NOFILE, soft
+  uint64_t max_fds = 0;       // RLIMIT_NOFILE, soft
+  uint64_t max_fds_hard = 0;  // what it may be raised to without CAP_SYS_RESOURCE
   uint64_t fds = 0;
   uint64_t capabilities = 0;  // CapEff
   std::vector<std::string> command_line;

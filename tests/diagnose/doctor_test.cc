@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "diagnose/doctor.h"
 
+// clang-format off
+#include <netinet/in.h>  // before linux/netfilter.h
+// clang-format on
+
 #include <gtest/gtest.h>
 #include <linux/netfilter.h>
 
@@ -153,6 +157,7 @@ TEST(Doctor, Listeners) {
   EXPECT_EQ(Ids(view), Set{"no_listener"});
   view = HealthyView();
   view.targets[0].v6 = false;
+  view.rules.pop_back();
   view.sockets[0].socket.flags = Socket::kTransparent | Socket::kTransparentKnown;
   view.sockets[0].socket.local = *Address::Parse("127.0.0.1");
   EXPECT_EQ(Ids(view), Set{"listener_address"});
@@ -215,6 +220,21 @@ TEST(Doctor, InputPolicy) {
   accept.conditions[0] = RuleCondition();  // not understood: it may well accept
   view.ruleset.chains[0].rules = {accept};
   EXPECT_TRUE(Ids(view).empty());
+}
+
+TEST(Doctor, FlowOffload) {
+  SystemView view = HealthyView();
+  ChainFacts forward{
+      .family = NFPROTO_INET, .table = "fast", .name = "forward", .hook = NF_INET_FORWARD};
+  forward.rules.resize(1);
+  forward.rules[0].handle = 5;
+  forward.rules[0].flowtable = "f";
+  view.ruleset.chains = {forward};
+  view.ruleset.flowtables = {{NFPROTO_INET, "fast", "f", {"wan0"}}};
+  EXPECT_TRUE(Ids(view).empty());
+  view.ruleset.flowtables[0].devices = {"wan0", "lan0"};
+  EXPECT_EQ(Ids(view), Set{"flow_offload"});
+  EXPECT_EQ(Diagnose(view)[0].fix, "nft delete rule inet fast forward handle 5");
 }
 
 TEST(Doctor, Bridge) {

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // What comes from outside, cut short in every place.
+// clang-format off
+#include <netinet/in.h>  // before linux/netfilter.h
+// clang-format on
+
 #include <gtest/gtest.h>
 #include <libmnl/libmnl.h>
 #include <linux/fib_rules.h>

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`utproxy doctor` on healthy routers, on routers broken in each way that it knows, and in two of them at once."""
-import contextlib
 import itertools
 import json
 import random
-import subprocess
 
 import pytest
 
 from engine import Target
 from faults import FAKED, FAULTS, Router
-from lab import ASKED, endpoint, wait_until
+from lab import wait_until
 
 PORT, ON_PORT = 8080, 12345
 
@@ -51,8 +49,7 @@ def test_fault(make_router, fault):
     assert fault.id in named(findings, fault.severity), findings
     assert named(findings, "error") <= {fault.id}, findings
     if fault.breaks:
-        with contextlib.suppress(AssertionError):
-            assert not router.works(6 if fault.id == "ipv6_missing" else 4, seconds=1.5), "nothing is broken"
+        assert not router.works(6 if fault.id == "ipv6_missing" else 4, seconds=1.5), "nothing is broken"
     if fault.severity == "error":
         router.mend()
     else:
@@ -118,7 +115,7 @@ def draw_pairs(count):
 def test_two_at_once(make_router, pair):
     router = make_router(server=any(f.server for f in pair))
     router.set_up()
-    for fault in sorted(pair, key=lambda f: f.id in ("no_fwmark_rule", "no_local_route", "src_valid_mark", "input_policy")):
+    for fault in sorted(pair, key=lambda f: f.id != "rp_filter"):  # it shows by packets that came as far as routing
         fault.do(router)
     assert {f.id for f in pair} <= set(router.errors()), router.doctor()
 
