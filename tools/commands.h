@@ -20,6 +20,7 @@ CommandEntry StatsEntry();
 CommandEntry RulesetEntry();
 CommandEntry BenchEntry();
 CommandEntry DoctorEntry();
+CommandEntry ReportEntry();
 
 }  // namespace utproxy::tools
 
