@@ -6,6 +6,7 @@
 #include <absl/time/time.h>
 #include <archive.h>
 #include <archive_entry.h>
+#include <fcntl.h>
 #include <sys/utsname.h>
 
 #include <cerrno>
@@ -14,6 +15,7 @@
 #include <ostream>
 #include <vector>
 
+#include "base/fd.h"
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
@@ -69,9 +71,12 @@ absl::Status WriteTar(const std::string& path, const std::vector<File>& files) {
   const auto failed = [&] {
     return absl::InternalError(absl::StrCat("write ", path, ": ", archive_error_string(tar.get())));
   };
+  // Not for others to read: it tells all about the host.
+  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("write ", path));
   if (archive_write_set_format_pax_restricted(tar.get()) != ARCHIVE_OK ||
       (absl::EndsWith(path, "gz") && archive_write_add_filter_gzip(tar.get()) != ARCHIVE_OK) ||
-      archive_write_open_filename(tar.get(), path.c_str()) != ARCHIVE_OK) {
+      archive_write_open_fd(tar.get(), fd.get()) != ARCHIVE_OK) {
     return failed();
   }
   for (const File& file : files) {
