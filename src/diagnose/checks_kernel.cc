@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Queues, the kernel's tables and what the kernel can do.
+// clang-format off
+#include <netinet/in.h>  // before linux/netfilter.h
+// clang-format on
+
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
+#include <linux/netfilter.h>
 
 #include <algorithm>
 #include <array>
 
+#include "diagnose/chain_walk.h"
 #include "diagnose/checks.h"
 #include "diagnose/fixes.h"
 
@@ -32,6 +38,37 @@ const QueueFacts* FindQueue(const SystemView& view, uint32_t number) {
 std::string QueuesText(const ProxyTarget& target) {
   if (target.queue_first == target.queue_last) return absl::StrCat("queue ", target.queue_first);
   return absl::StrCat("queues ", target.queue_first, "-", target.queue_last);
+}
+
+// Untracked packets have no original destination in connection tracking. A transparent proxy asks
+// getsockname() instead, so this is worth a note only.
+void NoteUntracked(const SystemView& view, Findings* findings) {
+  ForEachEntry(view, [&](const Entry& entry) {
+    const PacketPattern packet{.family = entry.family,
+                               .iif = entry.iif.name,
+                               .proto = entry.target.tcp ? Proto::kTcp : Proto::kUdp,
+                               .src = std::nullopt,
+                               .dst = SampleDestination(entry.family),
+                               .dport = entry.target.dports.empty()
+                                            ? uint16_t{80}
+                                            : static_cast<uint16_t>(entry.target.dports[0].first),
+                               .mark = 0};
+    for (const ChainFacts& chain : view.ruleset.chains) {
+      if (chain.hook != NF_INET_PRE_ROUTING || !SeesFamily(chain.family, entry.family)) continue;
+      for (const RuleFacts& rule : chain.rules) {
+        if (!rule.notrack || Fits(rule, packet) != Fit::kYes) continue;
+        Finding f;
+        f.id = "conntrack_full";
+        f.severity = Severity::kInfo;
+        f.where = absl::StrCat(WhereText(entry), ", chain ", chain.name);
+        f.cause =
+            "A rule takes the target's packets out of connection tracking: a proxy that asks "
+            "for SO_ORIGINAL_DST rather than getsockname() does not learn where they go.";
+        f.fix = DeleteRule({chain.family, chain.table, chain.name, rule.handle, false});
+        findings->push_back(std::move(f));
+      }
+    }
+  });
 }
 
 // Starts the queue's reader again as it was started, with more room.
@@ -132,6 +169,7 @@ void CheckReloadLoss(const SystemView& view, Findings* findings) {
 }
 
 void CheckConntrack(const SystemView& view, Findings* findings) {
+  NoteUntracked(view, findings);
   if (view.conntrack_max > 0 && view.conntrack_count * 10 >= view.conntrack_max * 9) {
     Finding f;
     f.id = "conntrack_full";

@@ -69,6 +69,17 @@ TEST(Doctor, ConntrackFull) {
   EXPECT_EQ(findings[0].fix, "sysctl -w net.netfilter.nf_conntrack_max=4000");
 }
 
+TEST(Doctor, UntrackedIsANote) {
+  SystemView view = HealthyView();
+  ChainFacts raw{
+      .family = NFPROTO_IPV4, .table = "raw", .name = "PREROUTING", .hook = NF_INET_PRE_ROUTING};
+  raw.rules.resize(1);
+  raw.rules[0].notrack = true;
+  view.ruleset.chains = {raw};
+  EXPECT_TRUE(Ids(view).empty());
+  EXPECT_EQ(Ids(view, Severity::kInfo), Set{"conntrack_full"});
+}
+
 TEST(Doctor, KernelFeatures) {
   SystemView view = QueueView();
   for (const char* name : {"sock_diag", "NFQUEUE", "sk_lookup"}) {

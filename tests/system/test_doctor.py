@@ -6,11 +6,10 @@ import random
 
 import pytest
 
+from doctor_router import ON_PORT, PORT, Router
 from engine import Target
-from faults import FAKED, FAULTS, Router
+from faults import FAKED, FAULTS
 from lab import wait_until
-
-PORT, ON_PORT = 8080, 12345
 
 
 @pytest.fixture
