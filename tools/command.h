@@ -23,6 +23,7 @@ struct Environment {
   std::ostream& out;
   std::ostream& err;
   bool out_is_terminal = false;
+  size_t width = 80;  // columns that text for people is wrapped to
   // Value of an environment variable; empty where it is not set.
   std::function<std::string(const char* name)> variable = [](const char*) { return std::string(); };
 

@@ -19,6 +19,8 @@ CommandEntry SocketsEntry();
 CommandEntry StatsEntry();
 CommandEntry RulesetEntry();
 CommandEntry BenchEntry();
+CommandEntry DoctorEntry();
+CommandEntry ReportEntry();
 
 }  // namespace utproxy::tools
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The walk that tools/demo shows: two namespaces, one listener, four conversations, and what became of each packet.
 
-Usage: demo-walk.py UTPROXY, as root. Exit 0 where every conversation went as it should.
+Usage: demo-walk.py UTPROXY [--stay], as root. With --stay it waits before the end, for trying things out by hand. Exit 0 where every conversation went as it should.
 """
 import collections
 import dataclasses
@@ -215,8 +215,9 @@ def converse(talk, client):
 # ---- the walk ----
 
 class Walk:
-    def __init__(self, binary):
+    def __init__(self, binary, stay=False):
         self.binary = binary
+        self.stay = stay
         self.directory = tempfile.mkdtemp(prefix=f"utp-{os.getpid()}-")
         self.made_netns_directory = not os.path.exists("/run/netns")
         self.spaces = []
@@ -331,6 +332,14 @@ class Walk:
                 return
             time.sleep(0.02)
 
+    def wait(self):
+        say("The router stays until you press Enter. In another terminal, as root, enter it, break something there, and ask:")
+        command(["nsenter", f"--net={self.router.path}"])
+        command(["ip", "rule", "del", "fwmark", "0x1/0x1"])
+        command([self.binary, "doctor"])
+        sys.stdout.flush()
+        sys.stdin.readline()
+
     def end(self):
         heading(7, "What utproxy counted, and its end")
         command(["utproxy", "stats"])
@@ -364,6 +373,8 @@ class Walk:
         self.watch()
         for number, talk in enumerate(TALKS, 3):
             self.talk(number, talk)
+        if self.stay:
+            self.wait()
         return self.summary(self.end())
 
     def close(self):
@@ -389,12 +400,13 @@ def interrupted(number, frame):
 
 
 def main():
-    if len(sys.argv) != 2:
+    words = [word for word in sys.argv[1:] if word != "--stay"]
+    if len(words) != 1:
         print(__doc__, file=sys.stderr)
         return 2
     for number in ENDINGS:
         signal.signal(number, interrupted)
-    walk = Walk(os.path.abspath(sys.argv[1]))
+    walk = Walk(os.path.abspath(words[0]), stay="--stay" in sys.argv)
     try:
         return 0 if walk.run() else 1
     except AssertionError as problem:

@@ -11,6 +11,7 @@
 #include "commands.h"
 #include "daemon/control_server.h"
 #include "daemon/explainer.h"
+#include "explain_text.h"
 #include "packet_spec.h"
 #include "target_options.h"
 #include "text.h"
@@ -40,44 +41,67 @@ std::string VerdictLine(const Json& json, bool color) {
                       p["mark"].get<std::string>(), " > ", json["mark"].get<std::string>());
 }
 
+std::string ProcessText(const Json& json) {
+  if (!json.contains("comm")) return "";
+  std::string text = absl::StrCat("  ", Printable(json["comm"].get<std::string>()), "[",
+                                  json["pid"].get<int>(), "]");
+  if (json.contains("cgroup")) {
+    absl::StrAppend(&text, " in ", Printable(json["cgroup"].get<std::string>()));
+  }
+  return text;
+}
+
 std::string SocketLine(const Json& socket) {
   if (socket.is_null()) return "";
   std::string line = absl::StrCat("  socket  ", socket["state"].get<std::string>(), " ",
                                   socket["local"].get<std::string>(), "  cookie ",
                                   socket["cookie"].get<uint64_t>());
-  if (socket.contains("comm")) {
-    absl::StrAppend(&line, "  ", Printable(socket["comm"].get<std::string>()), "[",
-                    socket["pid"].get<int>(), "]");
-  }
+  absl::StrAppend(&line, ProcessText(socket));
   return absl::StrCat(line, "\n");
 }
 
-std::string CandidateTable(const Json& candidates, bool color) {
-  TextTable table({"", "local", "score", "transparent", "why"}, {2});
+std::string CandidatesText(const Json& candidates, size_t width, bool color) {
+  std::string text;
   for (const Json& c : candidates) {
     const bool chosen = c["chosen"].get<bool>();
-    table.Add({chosen ? "      *" : "       ",
-               c["local"].get<std::string>(),
-               absl::StrCat(c["score"].get<int>()),
-               c["transparent"].get<bool>() ? "yes" : "no",
-               {c["why"].get<std::string>(), chosen ? Color::kNone : Color::kFaint}});
+    absl::StrAppend(
+        &text, "      ", chosen ? "* " : "  ",
+        Paint(c["local"].get<std::string>(), chosen ? Color::kGood : Color::kNone, color),
+        "  score ", c["score"].get<int>(), ", ",
+        c["transparent"].get<bool>() ? "transparent" : "not transparent", ProcessText(c), "\n",
+        Wrap(c["why"].get<std::string>(), width, 10));
   }
-  return table.ToString(color);
+  return text;
 }
 
-std::string ToText(const Json& json, bool color) {
+}  // namespace
+
+std::string ExplainText(const Json& json, size_t width, bool color) {
   std::string text = absl::StrCat(VerdictLine(json, color), "\n", SocketLine(json["socket"]));
   for (const Json& step : json["steps"]) {
     const std::string result = step["result"].get<std::string>();
     absl::StrAppend(&text, "  ", Paint(step["step"].get<std::string>(), Color::kHeading, color),
-                    ": ", Paint(result, StepColor(result), color), "\n      ",
-                    step["why"].get<std::string>(), "\n");
-    if (step.contains("candidates") && !step["candidates"].empty()) {
-      absl::StrAppend(&text, CandidateTable(step["candidates"], color));
+                    ": ", Paint(result, StepColor(result), color), "\n",
+                    Wrap(step["why"].get<std::string>(), width, 6));
+    if (step.contains("candidates")) {
+      absl::StrAppend(&text, CandidatesText(step["candidates"], width, color));
     }
+  }
+  if (json.contains("kernel")) {
+    for (const auto& [name, what] : json["kernel"].items()) {
+      absl::StrAppend(&text,
+                      Wrap(absl::StrCat(name, ": ", what.get<std::string>(), "."), width, 2));
+    }
+  }
+  if (json.contains("differs") && !json["differs"].empty()) {
+    absl::StrAppend(
+        &text, Wrap(absl::StrCat("the mirror and the kernel differ: ", JsonLine(json["differs"])),
+                    width, 2));
   }
   return text;
 }
+
+namespace {
 
 class ExplainCommand : public Command {
  public:
@@ -157,7 +181,8 @@ class ExplainCommand : public Command {
 
   absl::Status One(const Packet& packet, Environment& env) {
     ASSIGN_OR_RETURN(const Json json, live_ ? Live(packet) : Exact(packet));
-    env.out << (json_ || batch_ ? JsonLine(json) + "\n" : ToText(json, env.color()));
+    env.out << (json_ || batch_ ? JsonLine(json) + "\n"
+                                : ExplainText(json, env.width, env.color()));
     return absl::OkStatus();
   }
 

@@ -3,6 +3,7 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
+#include <absl/strings/str_split.h>
 
 #include <algorithm>
 
@@ -52,6 +53,25 @@ std::string Printable(absl::string_view text) {
     }
   }
   return out;
+}
+
+std::string Wrap(absl::string_view text, size_t width, size_t indent) {
+  std::string out;
+  size_t column = 0;
+  for (const absl::string_view word : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
+    const size_t length = Width(word);
+    if (column > 0 && column + 1 + length <= width) {
+      out += ' ';
+      ++column;
+    } else {
+      if (column > 0) out += '\n';
+      out.append(indent, ' ');
+      column = indent;
+    }
+    absl::StrAppend(&out, word);
+    column += length;
+  }
+  return out.empty() ? out : out + "\n";
 }
 
 TextTable::TextTable(std::vector<std::string> heading, std::vector<size_t> right_aligned)

@@ -18,6 +18,10 @@ std::string Paint(absl::string_view text, Color color, bool enabled);
 // reach a terminal as they are.
 std::string Printable(absl::string_view text);
 
+// `text` broken at blanks into lines of at most `width` columns, each with `indent` blanks in front
+// and a newline behind. A word longer than a line has one of its own.
+std::string Wrap(absl::string_view text, size_t width, size_t indent);
+
 // Text in aligned columns, two blanks apart, the last one not padded.
 class TextTable {
  public:

@@ -150,7 +150,13 @@ ExplainStep DeliveryStep(const Packet& packet, const Decision& decision, RouteAn
   return step;
 }
 
-Json CandidateJson(const Candidate& candidate) {
+std::optional<SocketOwner> OwnerOf(const Socket& socket, const OwnersByInode& owners) {
+  const auto it = owners.find(socket.inode);
+  if (it == owners.end() || it->first == 0) return std::nullopt;
+  return it->second;
+}
+
+Json CandidateJson(const Candidate& candidate, const OwnersByInode& owners) {
   Json json;
   const Socket& socket = candidate.socket;
   json["local"] = EndpointToString(socket.local, socket.local_port, socket.family());
@@ -158,10 +164,15 @@ Json CandidateJson(const Candidate& candidate) {
   json["transparent"] = socket.transparent();
   json["chosen"] = candidate.chosen;
   json["why"] = candidate.why;
+  if (const std::optional<SocketOwner> owner = OwnerOf(socket, owners)) {
+    json["pid"] = owner->pid;
+    json["comm"] = owner->comm;
+    if (!owner->cgroup.empty()) json["cgroup"] = owner->cgroup;
+  }
   return json;
 }
 
-Json StepJson(const ExplainStep& step) {
+Json StepJson(const ExplainStep& step, const OwnersByInode& owners) {
   Json json;
   json["step"] = StepName(step.kind);
   json["result"] = step.result;
@@ -169,7 +180,7 @@ Json StepJson(const ExplainStep& step) {
   if (step.kind != StepKind::kListener) return json;
   json["candidates"] = Json::array();
   for (const Candidate& candidate : step.candidates) {
-    json["candidates"].push_back(CandidateJson(candidate));
+    json["candidates"].push_back(CandidateJson(candidate, owners));
   }
   return json;
 }
@@ -181,9 +192,10 @@ absl::StatusOr<std::unique_ptr<Explainer>> Explainer::Open() {
   ASSIGN_OR_RETURN(DiagClient queries, DiagClient::Open());
   ASSIGN_OR_RETURN(DiagClient dumps, DiagClient::Open());
   ASSIGN_OR_RETURN(NetlinkSocket routes, NetlinkSocket::Open(NETLINK_ROUTE));
-  return std::unique_ptr<Explainer>(new Explainer(std::move(interfaces),
-                                                  ExactQuerier(std::move(queries), nullptr),
-                                                  std::move(dumps), std::move(routes)));
+  ASSIGN_OR_RETURN(ExplainContext context, ExplainContext::Load());
+  return std::unique_ptr<Explainer>(
+      new Explainer(std::move(interfaces), ExactQuerier(std::move(queries), nullptr),
+                    std::move(dumps), std::move(routes), std::move(context)));
 }
 
 absl::StatusOr<std::vector<Socket>> Explainer::SocketsOfPort(Proto proto, uint16_t port) {
@@ -229,6 +241,9 @@ absl::StatusOr<Explanation> Explainer::Mirror(const Packet& packet, const Policy
 absl::Status Explainer::AddDelivery(const Packet& packet, const InterfaceSnapshot& interfaces,
                                     Explanation* explanation) {
   const Decision& decision = explanation->decision;
+  for (ExplainStep& step : explanation->steps) {
+    if (step.kind == StepKind::kListener) step.why += context_.ProgramSentence();
+  }
   if (decision.verdict != Verdict::kAccept || !IsHit(decision.reason)) return absl::OkStatus();
   if (packet.iif == 0) {
     explanation->steps.push_back({.kind = StepKind::kRoute,
@@ -245,22 +260,24 @@ absl::Status Explainer::AddDelivery(const Packet& packet, const InterfaceSnapsho
   ASSIGN_OR_RETURN(const RouteAnswer route, ProbeRoute(&routes_, marked));
   explanation->steps.push_back({.kind = StepKind::kRoute,
                                 .result = RouteResult(route.kind),
-                                .why = RouteText(route, packet, decision.mark, interfaces),
+                                .why = RouteText(route, packet, decision.mark, interfaces) +
+                                       context_.RouteSentences(marked, decision.mark, route),
                                 .candidates = {}});
   explanation->steps.push_back(DeliveryStep(packet, decision, route.kind));
+  if (route.kind == RouteAnswer::Kind::kLocal) {
+    explanation->steps.back().why += context_.InputSentence(packet, decision.mark);
+  }
   return absl::OkStatus();
 }
 
 Json ToJson(const Explanation& explanation, const Packet& packet, const InterfaceNames& names,
             const OwnersByInode& owners, const char* source) {
   std::optional<SocketOwner> owner;
-  if (explanation.decision.socket) {
-    const auto it = owners.find(explanation.decision.socket->inode);
-    if (it != owners.end() && it->first != 0) owner = it->second;
-  }
+  if (explanation.decision.socket) owner = OwnerOf(*explanation.decision.socket, owners);
   Json json = ToJson(explanation.decision, packet, names, owner);
   json["steps"] = Json::array();
-  for (const ExplainStep& step : explanation.steps) json["steps"].push_back(StepJson(step));
+  for (const ExplainStep& step : explanation.steps) json["steps"].push_back(StepJson(step, owners));
+  json["kernel"] = KernelWould(packet, explanation.decision);
   json["source"] = source;
   return json;
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "daemon/explain_context.h"
 #include "daemon/json.h"
 #include "decide/explain.h"
 #include "diagnose/route_probe.h"
@@ -34,11 +35,12 @@ class Explainer {
 
  private:
   Explainer(std::unique_ptr<Interfaces> interfaces, ExactQuerier querier, DiagClient dumps,
-            NetlinkSocket routes)
+            NetlinkSocket routes, ExplainContext context)
       : interfaces_(std::move(interfaces)),
         querier_(std::move(querier)),
         dumps_(std::move(dumps)),
-        routes_(std::move(routes)) {}
+        routes_(std::move(routes)),
+        context_(std::move(context)) {}
 
   absl::StatusOr<std::vector<Socket>> SocketsOfPort(Proto proto, uint16_t port);
   absl::Status AddDelivery(const Packet& packet, const InterfaceSnapshot& interfaces,
@@ -48,6 +50,7 @@ class Explainer {
   ExactQuerier querier_;
   DiagClient dumps_;
   NetlinkSocket routes_;
+  const ExplainContext context_;  // of when it was opened
 };
 
 // The JSON object of one decision, with its steps. `source`: "exact" or "mirror".

@@ -140,6 +140,7 @@ Json ToJson(const Socket& socket, const InterfaceNames& names,
   if (owner) {
     json["pid"] = owner->pid;
     json["comm"] = owner->comm;
+    if (!owner->cgroup.empty()) json["cgroup"] = owner->cgroup;
   }
   return json;
 }

@@ -33,6 +33,15 @@ std::string CommOf(const fs::path& process) {
   return comm;
 }
 
+// The line of cgroup v2, "0::/path"; the root is no group.
+std::string CgroupOf(const fs::path& process) {
+  std::ifstream file(process / "cgroup");
+  for (std::string line; std::getline(file, line);) {
+    if (absl::StartsWith(line, "0::") && line != "0::/") return line.substr(3);
+  }
+  return "";
+}
+
 }  // namespace
 
 OwnersByInode ReadSocketOwners() {
@@ -46,7 +55,10 @@ OwnersByInode ReadSocketOwners() {
     for (; !unreadable && fd != fs::directory_iterator(); fd.increment(unreadable)) {
       const uint32_t inode = SocketInode(fd->path());
       if (inode == 0 || owners.contains(inode)) continue;
-      owners[inode] = {.pid = pid, .comm = CommOf(it->path())};
+      SocketOwner owner{
+          .pid = pid, .fd = -1, .comm = CommOf(it->path()), .cgroup = CgroupOf(it->path())};
+      (void)absl::SimpleAtoi(fd->path().filename().string(), &owner.fd);
+      owners[inode] = std::move(owner);
     }
   }
   return owners;

@@ -11,7 +11,9 @@ namespace utproxy {
 
 struct SocketOwner {
   int pid = 0;
-  std::string comm;  // as in /proc/PID/comm: any bytes
+  int fd = -1;       // of that process
+  std::string comm;    // as in /proc/PID/comm: any bytes
+  std::string cgroup;  // its cgroup v2 path, which tells a container's; empty where there is none
 };
 
 // The processes that hold sockets, by the sockets' inodes, from one walk through /proc: the first

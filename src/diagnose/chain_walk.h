@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DIAGNOSE_CHAIN_WALK_H_
+#define UTPROXY_DIAGNOSE_CHAIN_WALK_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "diagnose/ruleset_facts.h"
+#include "diagnose/system_view.h"
+
+namespace utproxy {
+
+// A packet of which some fields are known; what is nullopt may be anything.
+struct PacketPattern {
+  Family family = Family::kIpv4;
+  std::optional<std::string> iif;
+  std::optional<Proto> proto;
+  std::optional<Address> src, dst;
+  std::optional<uint16_t> dport;
+  std::optional<uint32_t> mark;
+  std::optional<uint8_t> dst_type;   // RTN_*
+  std::optional<uint32_t> ct_state;  // one bit
+  std::optional<uint32_t> uid;       // of the sender, where that is a process of this host
+};
+
+enum class Fit : uint8_t { kNo, kMaybe, kYes };
+Fit Fits(const RuleCondition& condition, const PacketPattern& packet);
+// The least of all conditions'.
+Fit Fits(const RuleFacts& rule, const PacketPattern& packet);
+
+// Whether a base chain surely drops the packet: rules that may accept count as accepting, those
+// that only may drop as passing.
+bool SurelyDropped(const RulesetFacts& ruleset, const ChainFacts& chain,
+                   const PacketPattern& packet);
+
+// Whether the packet surely reaches one of the rules `goals` (by handle, of the chain's table):
+// rules that may take it away before do.
+bool SurelyReaches(const RulesetFacts& ruleset, const ChainFacts& chain,
+                   const PacketPattern& packet, const std::vector<RuleRef>& goals);
+
+// The targets of the ruleset's own TPROXY, tproxy and queue rules in prerouting chains, rules of
+// the same effect for both families as one. Of queues, the policy is not known.
+std::vector<ProxyTarget> FindTargets(const RulesetFacts& ruleset);
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DIAGNOSE_CHAIN_WALK_H_

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DIAGNOSE_CHECKS_H_
+#define UTPROXY_DIAGNOSE_CHECKS_H_
+
+#include <absl/functional/function_ref.h>
+
+#include "diagnose/doctor.h"
+
+// One function an id: looks at the view, appends what it finds. Pure.
+namespace utproxy {
+
+// Where routing leads marked packets: checks_routing.cc.
+void CheckFwmarkRule(const SystemView& view, Findings* findings);
+void CheckLocalRoute(const SystemView& view, Findings* findings);
+void CheckRuleRemoved(const SystemView& view, Findings* findings);
+void CheckMarkOverlap(const SystemView& view, Findings* findings);
+void CheckSrcValidMark(const SystemView& view, Findings* findings);
+void CheckRpFilter(const SystemView& view, Findings* findings);
+void CheckIpv6(const SystemView& view, Findings* findings);
+
+// Who listens, and how: checks_listener.cc, checks_process.cc.
+void CheckListener(const SystemView& view, Findings* findings);
+void CheckTransparent(const SystemView& view, Findings* findings);
+void CheckListenerAddress(const SystemView& view, Findings* findings);
+void CheckReplyBind(const SystemView& view, Findings* findings);
+void CheckFdLimit(const SystemView& view, Findings* findings);
+void CheckExposed(const SystemView& view, Findings* findings);
+void CheckLoop(const SystemView& view, Findings* findings);
+
+// The ruleset around: checks_ruleset.cc.
+void CheckBridge(const SystemView& view, Findings* findings);
+void CheckOwnTraffic(const SystemView& view, Findings* findings);
+void CheckInputPolicy(const SystemView& view, Findings* findings);
+void CheckOwnServices(const SystemView& view, Findings* findings);
+void CheckSocketMatch(const SystemView& view, Findings* findings);
+void CheckFlowOffload(const SystemView& view, Findings* findings);
+
+// Queues, tables of the kernel's, features: checks_kernel.cc.
+void CheckFragments(const SystemView& view, Findings* findings);
+void CheckQueueUnbound(const SystemView& view, Findings* findings);
+void CheckQueueOverflow(const SystemView& view, Findings* findings);
+void CheckReloadLoss(const SystemView& view, Findings* findings);
+void CheckConntrack(const SystemView& view, Findings* findings);
+void CheckFeatures(const SystemView& view, Findings* findings);
+
+// One place where a target's packets come in.
+struct Entry {
+  const ProxyTarget& target;
+  size_t index;  // of the target
+  Family family;
+  const InterfaceFacts& iif;
+};
+void ForEachEntry(const SystemView& view, absl::FunctionRef<void(const Entry&)> fn);
+
+const char* FamilyText(Family family);  // "IPv4"
+std::string WhereText(const Entry& entry);
+// 203.0.113.x, 2001:db8::x: what a target's packets might ask for, none of the host's own.
+Address SampleDestination(Family family);
+uint32_t MarkOf(const ProxyTarget& target);  // of a packet that hit, having come without one
+std::string MarkMaskText(const ProxyTarget& target);  // "0x1/0x1", as for `ip rule`
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DIAGNOSE_CHECKS_H_

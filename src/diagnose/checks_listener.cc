@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// Who listens where a target looks for a listener.
+#include <absl/strings/str_cat.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+
+#include "diagnose/checks.h"
+#include "diagnose/fixes.h"
+
+namespace utproxy {
+namespace {
+
+constexpr uint64_t kMaxPorts = 16;  // of a target without --on-port, each looked at
+
+enum class State : uint8_t { kGood, kAbsent, kElsewhere, kNotTransparent };
+
+struct Place {
+  const Entry& entry;
+  Proto proto;
+  uint16_t port;
+  Address laddr;  // unspecified: the packet's own
+};
+struct Found {
+  State state = State::kAbsent;
+  const SocketFacts* socket = nullptr;
+};
+
+bool Listens(const Socket& s) { return s.proto == Proto::kTcp ? s.listening() : !s.connected(); }
+
+// Takes the family's packets at all.
+bool Serves(const Socket& s, Family family) {
+  if (family == Family::kIpv6) return s.inet6() && !s.local.IsV4Mapped();
+  return !s.inet6() || (!s.v6only() && (s.local.IsUnspecified() || s.local.IsV4Mapped()));
+}
+
+Found Look(const SystemView& view, const Place& place) {
+  Found found;
+  for (const SocketFacts& each : view.sockets) {
+    const Socket& s = each.socket;
+    const bool device = s.ifindex == 0 || s.ifindex == place.entry.iif.index;
+    if (s.proto != place.proto || s.local_port != place.port || !Listens(s) || !device ||
+        !Serves(s, place.entry.family)) {
+      continue;
+    }
+    const bool here = s.local.IsUnspecified() || s.local == place.laddr;
+    const State state = !here             ? State::kElsewhere
+                        : s.transparent() ? State::kGood
+                                          : State::kNotTransparent;
+    // The exact address goes before the wildcard, as in the kernel's lookup.
+    if (here && s.local == place.laddr && !place.laddr.IsUnspecified()) return {state, &each};
+    if (state == State::kGood || found.state == State::kAbsent ||
+        (state == State::kNotTransparent && found.state == State::kElsewhere)) {
+      found = {state, &each};
+    }
+  }
+  return found;
+}
+
+void ForEachPlace(const SystemView& view, absl::FunctionRef<void(const Place&)> fn) {
+  ForEachEntry(view, [&](const Entry& entry) {
+    const Policy& policy = entry.target.policy;
+    if (!entry.target.policy_known) return;
+    Address laddr = policy.on_ip(entry.family);
+    if (laddr.IsUnspecified()) laddr = entry.iif.Primary(entry.family).value_or(Address());
+    std::vector<uint16_t> ports;
+    if (policy.on_port != 0) ports.push_back(policy.on_port);
+    for (const NumberRange& r : entry.target.dports) {
+      if (policy.on_port != 0 || r.last - r.first >= kMaxPorts) continue;
+      for (uint64_t p = r.first; p <= r.last; ++p) ports.push_back(static_cast<uint16_t>(p));
+    }
+    for (const Proto proto : {Proto::kTcp, Proto::kUdp}) {
+      if (!entry.target.Covers(proto)) continue;
+      for (const uint16_t port : ports) fn({entry, proto, port, laddr});
+    }
+  });
+}
+
+std::string PlaceText(const Place& place) {
+  return absl::StrCat(ProtoName(place.proto), " port ", place.port);
+}
+
+// A target for both protocols whose proxy serves one of them is incomplete, not broken.
+Severity SeverityFor(const SystemView& view, const Place& place) {
+  if (!place.entry.target.tcp || !place.entry.target.udp) return Severity::kError;
+  Place other = place;
+  other.proto = place.proto == Proto::kTcp ? Proto::kUdp : Proto::kTcp;
+  return Look(view, other).state == State::kGood ? Severity::kWarning : Severity::kError;
+}
+
+// Another port where somebody listens the way a transparent proxy does.
+const SocketFacts* Alternative(const SystemView& view, const Place& place) {
+  for (const SocketFacts& each : view.sockets) {
+    const Socket& s = each.socket;
+    const bool here = s.local.IsUnspecified() || s.local == place.laddr;
+    if (s.proto == place.proto && Listens(s) && s.transparent() && here && s.local_port != 0 &&
+        Serves(s, place.entry.family)) {
+      return &each;
+    }
+  }
+  return nullptr;
+}
+
+Finding About(const SystemView& view, const Place& place, const char* id) {
+  Finding f;
+  f.id = id;
+  f.severity = SeverityFor(view, place);
+  f.where = absl::StrCat(WhereText(place.entry), ", ", PlaceText(place));
+  f.family = place.entry.family;
+  f.target = place.entry.index;
+  return f;
+}
+
+std::string OwnerText(const SocketFacts& s) {
+  if (s.pid == 0) return "a process that can't be told";
+  return absl::StrCat(s.comm, " (pid ", s.pid, ")");
+}
+
+std::string NoListenerFix(const SystemView& view, const Place& place) {
+  const ProxyTarget& target = place.entry.target;
+  if (const SocketFacts* other = Alternative(view, place)) {
+    return MoveTarget(target, place.entry.family, "", other->socket.local_port);
+  }
+  // Nobody to lead to: until the proxy is back, let traffic pass.
+  for (const RuleRef& rule : target.rules) {
+    if (SeesFamily(rule.family, place.entry.family) && !rule.owned) return DeleteRule(rule);
+  }
+  return "utproxy ruleset remove";
+}
+
+}  // namespace
+
+void CheckListener(const SystemView& view, Findings* findings) {
+  ForEachPlace(view, [&](const Place& place) {
+    if (Look(view, place).state != State::kAbsent) return;
+    Finding f = About(view, place, "no_listener");
+    f.cause = absl::StrCat("Nobody listens on ", PlaceText(place), " for ",
+                           FamilyText(place.entry.family), ", where the proxy should");
+    if (const SocketFacts* other = Alternative(view, place)) {
+      absl::StrAppend(&f.cause, "; ", OwnerText(*other), " does on port ", other->socket.local_port,
+                      ", transparently.");
+    } else {
+      absl::StrAppend(&f.cause, ". Start the proxy; until then the fix lets traffic go direct.");
+    }
+    f.fix = NoListenerFix(view, place);
+    findings->push_back(std::move(f));
+  });
+}
+
+void CheckTransparent(const SystemView& view, Findings* findings) {
+  ForEachPlace(view, [&](const Place& place) {
+    const Found found = Look(view, place);
+    if (found.state != State::kNotTransparent || !found.socket->socket.transparent_known()) return;
+    const SocketFacts& s = *found.socket;
+    Finding f = About(view, place, "not_transparent");
+    f.cause = absl::StrCat("The listener on ", PlaceText(place), " of ", OwnerText(s),
+                           " has no IP_TRANSPARENT, so the kernel hands it nothing.");
+    constexpr uint64_t kNetAdminOrRaw = 1 << 12 | 1 << 13;
+    const auto process = view.processes.find(s.pid);
+    if (process != view.processes.end() && (process->second.capabilities & kNetAdminOrRaw) == 0) {
+      absl::StrAppend(&f.cause,
+                      " Its process has neither CAP_NET_ADMIN nor CAP_NET_RAW, without "
+                      "which it can't set that.");
+    } else {
+      absl::StrAppend(&f.cause,
+                      " The fix sets it until the proxy restarts; for good, switch on "
+                      "its transparent (tproxy) mode.");
+    }
+    f.fix = s.socket.inet6() ? SetSocketOption(s.pid, s.fd, IPPROTO_IPV6, 75)
+                             : SetSocketOption(s.pid, s.fd, IPPROTO_IP, 19);
+    findings->push_back(std::move(f));
+  });
+}
+
+void CheckListenerAddress(const SystemView& view, Findings* findings) {
+  ForEachPlace(view, [&](const Place& place) {
+    const Found found = Look(view, place);
+    if (found.state != State::kElsewhere) return;
+    const Family family = place.entry.family;
+    const std::string at = found.socket->socket.local.ToString(family);
+    const bool told = !place.entry.target.policy.on_ip(family).IsUnspecified();
+    Finding f = About(view, place, "listener_address");
+    f.cause = absl::StrCat(OwnerText(*found.socket), " listens on ", at, " ", PlaceText(place),
+                           ", but the rule looks for it at ", place.laddr.ToString(family),
+                           told ? ", its --on-ip." : ", the interface's primary address.");
+    f.fix = MoveTarget(place.entry.target, family, at, place.port);
+    findings->push_back(std::move(f));
+  });
+}
+
+}  // namespace utproxy

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "diagnose/fixes.h"
+
+// clang-format off
+#include <netinet/in.h>  // before linux/netfilter.h
+// clang-format on
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <absl/strings/str_replace.h>
+#include <linux/netfilter.h>
+
+#include <algorithm>
+
+namespace utproxy {
+namespace {
+
+const RuleRef* RuleOf(const ProxyTarget& target, Family family) {
+  for (const RuleRef& rule : target.rules) {
+    if (SeesFamily(rule.family, family)) return &rule;
+  }
+  return nullptr;
+}
+
+std::string Place(const RuleRef& rule) {
+  return absl::StrCat(TableFamilyName(rule.family), " ", ShellWord(rule.table), " ",
+                      ShellWord(rule.chain));
+}
+
+Family FamilyOfTable(const RuleRef& rule) {
+  return rule.family == NFPROTO_IPV6 ? Family::kIpv6 : Family::kIpv4;
+}
+
+}  // namespace
+
+std::string ShellWord(absl::string_view word) {
+  const bool plain = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           absl::string_view("-_./:@%+=,").find(c) != absl::string_view::npos;
+  });
+  if (plain) return std::string(word);
+  return absl::StrCat("'", absl::StrReplaceAll(word, {{"'", "'\\''"}}), "'");
+}
+
+const char* IpTool(Family family) { return family == Family::kIpv4 ? "ip" : "ip -6"; }
+const char* IptablesTool(Family family) {
+  return family == Family::kIpv4 ? "iptables" : "ip6tables";
+}
+const char* AnyAddress(Family family) { return family == Family::kIpv4 ? "0.0.0.0/0" : "::/0"; }
+
+bool IsIptables(const RuleRef& rule) {
+  const bool family = rule.family == NFPROTO_IPV4 || rule.family == NFPROTO_IPV6;
+  return family && (rule.table == "filter" || rule.table == "mangle" || rule.table == "raw" ||
+                    rule.table == "nat" || rule.table == "security");
+}
+
+std::string MoveTarget(const ProxyTarget& target, Family family, absl::string_view address,
+                       uint16_t port) {
+  const RuleRef* rule = RuleOf(target, family);
+  if (rule == nullptr || target.kind == ProxyTarget::Kind::kQueue) {
+    ProxyTarget moved = target;
+    moved.policy.on_port = port;
+    moved.options.clear();
+    if (const auto parsed = Address::Parse(address)) {
+      (family == Family::kIpv4 ? moved.policy.on_ip4 : moved.policy.on_ip6) = *parsed;
+    }
+    return RunCommand(moved);
+  }
+  const std::string old_port = absl::StrCat(target.policy.on_port);
+  if (target.kind == ProxyTarget::Kind::kXt) {
+    const std::string to =
+        address.empty() ? "" : absl::StrCat("s/--on-ip [^ ]*/--on-ip ", address, "/;");
+    return absl::StrCat(IptablesTool(family), "-save -t mangle | sed '/-j TPROXY --on-port ",
+                        old_port, " /{", to, "s/--on-port ", old_port, "/--on-port ", port,
+                        "/}' | ", IptablesTool(family), "-restore");
+  }
+  const bool v4 = family == Family::kIpv4;
+  const std::string text = address.empty() ? ""
+                           : v4            ? std::string(address)
+                                           : absl::StrCat("[", address, "]");
+  const std::string word = v4 ? "ip" : "ip6";
+  // "tproxy to :1090" of an inet table is for both families: the other one keeps it, behind.
+  const std::string edit =
+      absl::StrCat("s/tproxy ", word, " to [^ ]*:", old_port, "/tproxy ", word, " to ", text, ":",
+                   port, "/;s/^\\(.*\\)\\(tproxy\\) to :", old_port, "\\(.*\\)$/\\1meta nfproto ",
+                   v4 ? "ipv4" : "ipv6", " \\2 ", word, " to ", text, ":", port,
+                   "\\3\\n\\1\\2 to :", address.empty() ? absl::StrCat(port) : old_port, "\\3/");
+  return absl::StrCat("{ echo flush chain ", Place(*rule), "; nft -s list chain ", Place(*rule),
+                      " | sed '", edit, "'; } | nft -f -");
+}
+
+std::string InsertRule(const RuleRef& chain, absl::string_view iptables, absl::string_view nft) {
+  if (IsIptables(chain)) {
+    return absl::StrCat(IptablesTool(FamilyOfTable(chain)), " -t ", chain.table, " -I ",
+                        ShellWord(chain.chain), " ", iptables);
+  }
+  return absl::StrCat("nft insert rule ", Place(chain), " ", nft);
+}
+
+std::string DeleteRule(const RuleRef& rule) {
+  return absl::StrCat("nft delete rule ", Place(rule), " handle ", rule.handle);
+}
+
+std::string RunCommand(const ProxyTarget& target, absl::string_view more) {
+  std::string text = "utproxy run";
+  if (!target.options.empty()) {
+    absl::StrAppend(&text, " ", target.options);
+  } else {
+    if (target.queue_first == target.queue_last) {
+      absl::StrAppend(&text, " --queue-num ", target.queue_first);
+    } else {
+      absl::StrAppend(&text, " --queue-balance ", target.queue_first, ":", target.queue_last);
+    }
+    const Policy& p = target.policy;
+    if (p.on_port != 0) absl::StrAppend(&text, " --on-port ", p.on_port);
+    for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+      if (p.on_ip(family).IsUnspecified()) continue;
+      absl::StrAppend(&text, " --on-ip ", p.on_ip(family).ToString(family));
+    }
+    if (p.mark_mask != 0 || p.mark_value != 0) {
+      absl::StrAppendFormat(&text, " --tproxy-mark 0x%x/0x%x", p.mark_value, p.mark_mask);
+    }
+  }
+  if (!more.empty()) absl::StrAppend(&text, " ", more);
+  return text;
+}
+
+std::string SetSocketOption(int pid, int fd, int level, int option) {
+  return absl::StrFormat(
+      "python3 -c 'import ctypes, os, socket; "
+      "fd = ctypes.CDLL(None).syscall(438, os.pidfd_open(%d), %d, 0); "
+      "socket.socket(fileno=fd).setsockopt(%d, %d, 1)'",
+      pid, fd, level, option);
+}
+
+}  // namespace utproxy

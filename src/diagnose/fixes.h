@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DIAGNOSE_FIXES_H_
+#define UTPROXY_DIAGNOSE_FIXES_H_
+
+#include <absl/strings/string_view.h>
+
+#include <string>
+
+#include "diagnose/system_view.h"
+
+// The commands that findings propose: each can be pasted into a root shell as it stands.
+namespace utproxy {
+
+// A word for the shell, quoted where it needs to be: names come from others.
+std::string ShellWord(absl::string_view word);
+
+const char* IpTool(Family family);        // "ip", "ip -6"
+const char* IptablesTool(Family family);  // "iptables", "ip6tables"
+const char* AnyAddress(Family family);    // "0.0.0.0/0", "::/0"
+
+// The rule's table is kept by iptables-nft, and is to be changed with iptables.
+bool IsIptables(const RuleRef& rule);
+
+// Gives the target's rule for `family` another listener: address (empty: as it is) and port.
+std::string MoveTarget(const ProxyTarget& target, Family family, absl::string_view address,
+                       uint16_t port);
+// A rule at the head of `chain` that takes matching packets out: `iptables` and `nft` are the
+// match in the words of both, the statement included.
+std::string InsertRule(const RuleRef& chain, absl::string_view iptables, absl::string_view nft);
+std::string DeleteRule(const RuleRef& rule);
+
+// "utproxy run --queue-num 0 --on-port ...".
+std::string RunCommand(const ProxyTarget& target, absl::string_view more = "");
+
+// Sets a socket option of another process's socket, from outside (pidfd_getfd).
+std::string SetSocketOption(int pid, int fd, int level, int option);
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DIAGNOSE_FIXES_H_

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DIAGNOSE_RULESET_READER_H_
+#define UTPROXY_DIAGNOSE_RULESET_READER_H_
+
+#include <absl/status/statusor.h>
+
+#include "diagnose/ruleset_facts.h"
+#include "netlink/socket.h"
+
+namespace utproxy {
+
+// Reads the nftables ruleset of the calling thread's network namespace. `nft` is a socket of
+// NETLINK_NETFILTER. Needs CAP_NET_ADMIN; changes nothing. A kernel without nf_tables has an empty
+// one.
+absl::StatusOr<RulesetFacts> ReadRuleset(NetlinkSocket* nft);
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DIAGNOSE_RULESET_READER_H_

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "doctor_source.h"
+
+#include <absl/strings/match.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <absl/strings/str_join.h>
+#include <absl/types/span.h>
+
+#include "base/status.h"
+#include "daemon/control_server.h"
+#include "daemon/doctor_view.h"
+#include "diagnose/fixes.h"
+
+namespace utproxy::tools {
+namespace {
+
+void AppendCidrs(std::string* text, const char* option, const std::vector<Cidr>& list) {
+  for (const Cidr& cidr : list) absl::StrAppend(text, " ", option, " ", CidrToString(cidr));
+}
+
+// The words of `run` that a target does not come from.
+void AddOtherRunWords(OptionTable& options, std::string* control) {
+  const auto ignore = [](absl::string_view) { return absl::OkStatus(); };
+  options.Flag("--install", "", [] {});
+  options.Value("--control", "PATH", "", [control](absl::string_view path) {
+    *control = std::string(path);
+    return absl::OkStatus();
+  });
+  for (const char* name : {"--steer", "--fast-path", "--log-level", "--metrics", "--config"}) {
+    options.Value(name, "VALUE", "", ignore);
+  }
+}
+
+}  // namespace
+
+void DoctorSource::AddWords(OptionTable& options) {
+  target_.AddPolicy(options);
+  target_.AddQueueNumbers(options);
+  target_.AddQueueRule(options);
+  target_.AddMatch(options);
+  options.Section("Daemon");
+  options.Value("--control", "PATH", "control socket of a running utproxy",
+                [this](absl::string_view path) {
+                  control_ = std::string(path);
+                  return absl::OkStatus();
+                });
+}
+
+absl::Status DoctorSource::Finish() { return target_.Finish(); }
+
+bool DoctorSource::target_given() const {
+  const Policy& policy = target_.target.policy;
+  return policy.on_port != 0 || !policy.on_ip4.IsUnspecified() || !policy.on_ip6.IsUnspecified() ||
+         target_.mark_given() || target_.queues_given() || !target_.first_install_option().empty();
+}
+
+std::string DoctorSource::OptionsText() const {
+  const Target& t = target_.target;
+  const Match& match = t.ruleset.match;
+  std::string text;
+  if (!target_.first_install_option().empty()) absl::StrAppend(&text, "--install ");
+  absl::StrAppend(&text, t.queue_first == t.queue_last
+                             ? absl::StrCat("--queue-num ", t.queue_first)
+                             : absl::StrCat("--queue-balance ", t.queue_first, ":", t.queue_last));
+  if (t.policy.on_port != 0) absl::StrAppend(&text, " --on-port ", t.policy.on_port);
+  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    if (t.policy.on_ip(family).IsUnspecified()) continue;
+    absl::StrAppend(&text, " --on-ip ", t.policy.on_ip(family).ToString(family));
+  }
+  if (target_.mark_given()) {
+    absl::StrAppendFormat(&text, " --tproxy-mark 0x%x/0x%x", t.policy.mark_value,
+                          t.policy.mark_mask);
+  }
+  for (const Proto proto : match.protos) absl::StrAppend(&text, " --proto ", ProtoName(proto));
+  for (const PortRange& r : match.dports) {
+    absl::StrAppend(&text, " --dport ", r.first);
+    if (r.last != r.first) absl::StrAppend(&text, "-", r.last);
+  }
+  for (const std::string& iif : match.iifs) absl::StrAppend(&text, " --iif ", ShellWord(iif));
+  AppendCidrs(&text, "--src", match.src);
+  AppendCidrs(&text, "--dst", match.dst);
+  AppendCidrs(&text, "--not-src", match.not_src);
+  AppendCidrs(&text, "--not-dst", match.not_dst);
+  if (t.ruleset.route_table != 100) absl::StrAppend(&text, " --table ", t.ruleset.route_table);
+  if (t.ruleset.local_output) absl::StrAppend(&text, " --local-output");
+  return text;
+}
+
+absl::StatusOr<SystemView> DoctorSource::Load() const {
+  std::vector<ProxyTarget> asked;
+  std::string control = control_;
+  if (target_given()) {
+    asked.push_back(ProxyTargetOf(target_.target, OptionsText()));
+    if (!target_.mark_given()) asked.back().mark_set = false;
+  }
+  SystemView readers;
+  LoadQueues(&readers);
+  for (const auto& [pid, process] : readers.processes) {
+    std::optional<RunningDaemon> daemon = DaemonOf(process.command_line);
+    if (!daemon) continue;
+    if (control.empty()) control = daemon->control;
+    if (!target_given()) asked.push_back(std::move(daemon->target));
+  }
+  ASSIGN_OR_RETURN(SystemView view, LoadSystemView(asked, target_given()));
+  if (!view.ruleset_read && view.targets.empty()) {
+    return WithRemedy(absl::PermissionDeniedError("read the ruleset: Operation not permitted"),
+                      "Run it as root, or name a target with --on-port and --tproxy-mark.");
+  }
+  if (!control.empty()) {
+    Json stats;
+    const absl::Status asked_daemon =
+        AskDaemon(control, {{"command", "stats"}}, [&](const Json& json) { stats = json; });
+    if (!asked_daemon.ok() && !control_.empty()) return asked_daemon;
+    if (stats.is_object()) view.daemon = DaemonFactsOf(stats);
+  }
+  return view;
+}
+
+std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_line) {
+  if (command_line.size() < 2 || !absl::EndsWith(command_line[0], "utproxy") ||
+      command_line[1] != "run") {
+    return std::nullopt;
+  }
+  TargetOptions target;
+  RunningDaemon daemon;
+  daemon.control = kDefaultControlPath;
+  OptionTable options;
+  target.AddPolicy(options);
+  target.AddQueueNumbers(options);
+  target.AddQueueTuning(options);
+  target.AddQueueRule(options);
+  target.AddMatch(options);
+  AddOtherRunWords(options, &daemon.control);
+  const absl::Span<const std::string> words = absl::MakeConstSpan(command_line).subspan(2);
+  if (!options.Parse(words).ok() || !target.Finish().ok()) return std::nullopt;
+  const std::string text = absl::StrJoin(words, " ", [](std::string* out, const std::string& word) {
+    absl::StrAppend(out, ShellWord(word));
+  });
+  daemon.target = ProxyTargetOf(target.target, text);
+  return daemon;
+}
+
+Json DoctorJson(const Findings& findings) {
+  Json json;
+  json["ok"] = Healthy(findings);
+  json["findings"] = Json::array();
+  for (const Finding& finding : findings) json["findings"].push_back(ToJson(finding));
+  return json;
+}
+
+}  // namespace utproxy::tools

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_TOOLS_DOCTOR_SOURCE_H_
+#define UTPROXY_TOOLS_DOCTOR_SOURCE_H_
+
+#include <absl/status/statusor.h>
+
+#include <string>
+#include <vector>
+
+#include "daemon/json.h"
+#include "diagnose/doctor.h"
+#include "options.h"
+#include "target_options.h"
+
+namespace utproxy::tools {
+
+// Where doctor's view of the system comes from: the kernel, and the targets that the command line
+// names or a running utproxy has. A member of a command; not movable.
+class DoctorSource {
+ public:
+  // The options of `run` that say what a target is, and --control.
+  void AddWords(OptionTable& options);
+  absl::Status Finish();
+
+  // The system as it is now. Can be called again.
+  absl::StatusOr<SystemView> Load() const;
+  const std::string& control() const { return control_; }
+
+ private:
+  bool target_given() const;
+  std::string OptionsText() const;
+
+  TargetOptions target_;
+  std::string control_;
+};
+
+// A running utproxy by its command line, as /proc tells it: "utproxy", "run", .... nullopt where
+// that is none, or not one that can be read.
+struct RunningDaemon {
+  ProxyTarget target;
+  std::string control;
+};
+std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_line);
+
+// {"ok": ..., "findings": [...]}.
+Json DoctorJson(const Findings& findings);
+
+}  // namespace utproxy::tools
+
+#endif  // UTPROXY_TOOLS_DOCTOR_SOURCE_H_
