@@ -20,7 +20,7 @@
 //
 // MEMORY. Address space is reserved for max_sockets when the table is made; memory is used as
 // sockets come and given back when most have gone: 95 to 125 bytes a socket while a large table
-// grows, at most 150 when it has shrunk, all included. While it is being resized, some megabytes
+// grows, at most 160 when it has shrunk, all included. While it is being resized, some megabytes
 // more, as the old array is given back in pieces. Where max_sockets are stored or the system
 // refuses memory for more, Upsert says so, the socket is not stored, and all others stay.
 #ifndef UTPROXY_SOCKET_TABLE_H_

@@ -9,7 +9,7 @@
 
 #include "daemon/json.h"
 #include "decide/explain.h"
-#include "diagnose/route_probe.h"
+#include "netlink/route_probe.h"
 #include "diagnose/system_view.h"
 
 namespace utproxy {

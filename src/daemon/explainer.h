@@ -10,7 +10,7 @@
 #include "daemon/explain_context.h"
 #include "daemon/json.h"
 #include "decide/explain.h"
-#include "diagnose/route_probe.h"
+#include "netlink/route_probe.h"
 #include "diagnose/socket_owner.h"
 #include "mirror/exact.h"
 #include "mirror/interfaces.h"

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "diagnose/route_probe.h"
+#include "netlink/route_probe.h"
 #include "diagnose/ruleset_facts.h"
 #include "utproxy/address.h"
 #include "utproxy/policy.h"

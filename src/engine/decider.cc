@@ -271,12 +271,14 @@ void Decider::Steer(const std::vector<size_t>& which, absl::Span<const QueuedPac
       continue;
     }
     steer_at_.push_back(i);
+    const uint32_t iif = interfaces_->DeliveryIndex(packet.iif);
+    const bool whole = what == SteerFor::kBeyondBudget && iif == packet.iif &&
+                       !interfaces_->IsLocal(packet.dst) && destinations_.Has(packet, now_ns_);
     steer_requests_.push_back({.flow = packet.key(),
                                .listener_cookie = decisions[i].socket->cookie,
                                .listener_inode = decisions[i].socket->inode,
-                               .iif = interfaces_->DeliveryIndex(packet.iif),
-                               .whole_destination = what == SteerFor::kBeyondBudget &&
-                                                    !interfaces_->IsLocal(packet.dst)});
+                               .iif = iif,
+                               .whole_destination = whole});
   }
   if (steer_at_.empty()) return;
   steer_results_.assign(steer_at_.size(), SteerResult::kFailed);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/flow_cache.h"
+#include "engine/marked_destinations.h"
 #include "engine/query_budget.h"
 #include "engine/token_bucket.h"
 #include "engine/young_flows.h"
@@ -61,10 +62,10 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // over_budget, is decided as Decide() finds it over the mirror. A hit gets its mark; a miss is
 // dropped (or passed, with --on-miss accept). Where by the mirror a hit's own address and port do
 // not lead to the listener, one entry leads all flows there that come in by this interface to this
-// destination and have none of their own, unless the address is the host's own (then it takes an
-// entry each): nothing but a mark makes the host take in packets to any other, the policy is the
-// same for all of them, and the first connection to the destination after the flood has its own
-// entry again. What can be wrong then:
+// destination and have none of their own: where routing without a mark does not call the address
+// local, and no other program steers in this namespace (else it takes an entry each). Nothing but a
+// mark then makes the host take in packets to it, the policy is the same for all of them, and the
+// entry goes five seconds after its last use. What can be wrong then:
 //
 // - A listener that is younger than the mirror's last dump (100 ms; UDP sockets 50 ms; later where
 //   they are many): a miss. A client's SYN comes again after a second. One that has closed is known
@@ -146,6 +147,7 @@ class Decider : public BatchDecider {
   TokenBucket checks_{kChecksPerSecond, kCheckBurst};
   QueryBudget budget_;
   YoungFlows young_;
+  MarkedDestinations destinations_;
 
   // Scratch of one batch, kept for its capacity.
   std::vector<FlowKey> keys_;

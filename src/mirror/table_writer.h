@@ -79,7 +79,9 @@ class TableWriter {
     friend bool operator==(const Id&, const Id&) = default;
     template <typename H>
     friend H AbslHashValue(H h, const Id& id) {
-      return H::combine(std::move(h), id.cookie, id.key.local_port, id.key.remote_port);
+      // All of it: who chooses the addresses must not choose which sockets collide.
+      const auto* key = reinterpret_cast<const unsigned char*>(&id.key);
+      return H::combine_contiguous(H::combine(std::move(h), id.cookie), key, sizeof id.key);
     }
   };
   using Bound = absl::flat_hash_map<Id, Socket>;

@@ -33,16 +33,18 @@ bool ReopensItsFlow(absl::Span<const QueuedPacket> before, const Packet& packet)
   return false;
 }
 
-// What the kernel charges to the socket for a packet of some 100 bytes.
-constexpr uint32_t kBytesPerPacket = 1024;
+// What the kernel charges to the socket for a small packet, at the least.
+constexpr uint64_t kLeastCharge = 832;
 // What comes in while the worker waits for its turn on a busy processor.
-constexpr uint32_t kLeastCrowd = 1024;
+constexpr uint64_t kLeastCrowd = 1024;
 
-// Where a full queue lets packets pass, none is lost.
-uint32_t CrowdedBytes(const QueueOptions& options) {
-  if (options.fail_open) return UINT32_MAX;
-  const uint32_t packets = std::max(options.maxlen / 16, kLeastCrowd);
-  return std::min(packets, UINT32_MAX / kBytesPerPacket) * kBytesPerPacket;
+// `receive_buffer`: the socket's, as the kernel has it. Where a full queue lets packets pass, none
+// is lost.
+uint64_t CrowdedBytes(const QueueOptions& options, int receive_buffer) {
+  if (options.fail_open) return UINT64_MAX;
+  const uint64_t packets =
+      std::min<uint64_t>(std::max<uint64_t>(options.maxlen / 16, kLeastCrowd), options.maxlen / 4);
+  return std::min(packets * kLeastCharge, static_cast<uint64_t>(receive_buffer) / 4);
 }
 
 absl::Status PinThisThread(uint16_t queue, int cpu) {
@@ -79,7 +81,7 @@ QueueWorker::QueueWorker(std::unique_ptr<NfQueue> queue, const QueueOptions& opt
                          BatchDecider* decider)
     : queue_(std::move(queue)),
       decider_(decider),
-      crowded_bytes_(CrowdedBytes(options)),
+      crowded_bytes_(CrowdedBytes(options, queue_->receive_buffer())),
       verdicts_(queue_->number()) {}
 
 absl::StatusOr<std::unique_ptr<QueueWorker>> QueueWorker::Create(uint16_t number,

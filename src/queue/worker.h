@@ -24,9 +24,10 @@ namespace utproxy {
 
 // One queue and the thread that reads, decides and answers its packets, in batches as they come.
 //
-// While a sixteenth of the queue's length waits behind a batch, the decider is told that it is
-// crowded: packets come faster than they are answered, and where that lasts the queue will be full
-// within a second, and the kernel lose packets of all flows alike.
+// While a sixteenth of the queue's length, or of a short queue up to a quarter, or a quarter of the
+// socket's buffer waits behind a batch, the decider is told that it is crowded: packets come faster
+// than they are answered, and where that lasts the queue will be full within a second, and the
+// kernel lose packets of all flows alike.
 //
 // Create, Start and Stop are for one controlling thread; counters() is for any. Create binds the
 // queue in the calling thread's network namespace. No allocation and no lock on a packet's way.
@@ -83,7 +84,7 @@ class QueueWorker {
   // All below is the worker thread's.
   bool cut_acknowledged_ = false;
   int cut_error_ = 0;
-  const uint32_t crowded_bytes_;  // in the socket's buffer
+  const uint64_t crowded_bytes_;  // in the socket's buffer
   bool crowded_ = false;
   size_t count_ = 0;
   std::array<QueuedPacket, kBatch> packets_;

@@ -18,6 +18,7 @@ static_assert(offsetof(FlowKey, local_port) == offsetof(steer_flow, local_port))
 static_assert(offsetof(FlowKey, remote_port) == offsetof(steer_flow, remote_port));
 static_assert(offsetof(FlowKey, proto) == offsetof(steer_flow, proto));
 static_assert(offsetof(FlowKey, zero) == offsetof(steer_flow, iif));
+static_assert(STEER_ANY_REMOTE == ~uint32_t{0});  // as NoPacketsSource() has it
 static_assert(sizeof(uint64_t) == sizeof(steer_target) && offsetof(steer_target, cookie) == 0);
 
 bool BpfFlowMap::HasBatches(int fd) {

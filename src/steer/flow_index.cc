@@ -203,7 +203,7 @@ size_t FlowIndex::Evict(size_t wanted, int64_t now_ns) {
   std::priority_queue<Head, std::vector<Head>, std::greater<>> heads;
   for (Shard& shard : shards_) {
     const std::lock_guard lock(shard.mutex);
-    for (EntryList* list : {&shard.tcp, &shard.udp}) {
+    for (EntryList* list : {&shard.tcp, &shard.udp, &shard.whole}) {
       if (!list->empty()) heads.push({list->front().last_used_ns, &shard, list});
     }
   }
@@ -252,6 +252,7 @@ void FlowIndex::Expire(int64_t now_ns) {
   for (Shard& shard : shards_) {
     ExpireList(shard, shard.tcp, now_ns - options_.tcp_lifetime_ns, now_ns);
     ExpireList(shard, shard.udp, now_ns - options_.udp_lifetime_ns, now_ns);
+    ExpireList(shard, shard.whole, now_ns - options_.whole_lifetime_ns, now_ns);
   }
 }
 

@@ -36,8 +36,9 @@ class FlowIndex {
  public:
   struct Options {
     uint32_t max_flows = 0;
-    int64_t tcp_lifetime_ns = 0;  // since the last use
-    int64_t udp_lifetime_ns = 0;  // since the last use
+    int64_t tcp_lifetime_ns = 0;    // since the last use
+    int64_t udp_lifetime_ns = 0;    // since the last use
+    int64_t whole_lifetime_ns = 0;  // of an entry for a whole destination, likewise
     // An entry used within this time is never evicted: its packet may not have been delivered yet.
     int64_t evict_idle_ns = 0;
   };
@@ -117,12 +118,16 @@ class FlowIndex {
     mutable std::mutex mutex;  // guards all of it
     std::condition_variable busy_ended;
     absl::flat_hash_set<EntryRef, FlowHash, FlowEqual> entries;
-    EntryList tcp;   // not busy, least recently used first
-    EntryList udp;   // likewise
-    EntryList busy;  // in no order
+    EntryList tcp;    // not busy, least recently used first
+    EntryList udp;    // likewise
+    EntryList whole;  // likewise, of both protocols: entries for whole destinations
+    EntryList busy;   // in no order
     // Not busy and with this cookie: notes the use.
     bool Refresh(EntryRef entry, uint64_t cookie, int64_t now_ns);
-    EntryList& idle(const Entry& entry) { return entry.flow.proto == Proto::kTcp ? tcp : udp; }
+    EntryList& idle(const Entry& entry) {
+      if (IsWholeDestination(entry.flow)) return whole;
+      return entry.flow.proto == Proto::kTcp ? tcp : udp;
+    }
   };
   static constexpr size_t kShards = 64;
 

@@ -4,12 +4,27 @@
 
 #include <absl/types/span.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
 #include "utproxy/flow.h"
 
 namespace utproxy {
+
+// The key of the entry for all flows to this one's destination that have none of their own: see
+// struct steer_flow.
+inline Address NoPacketsSource() {
+  std::array<uint8_t, 16> all_ones;
+  all_ones.fill(0xff);
+  return Address::FromIpv6(all_ones.data());
+}
+inline FlowKey WholeDestination(FlowKey flow) {
+  flow.remote = NoPacketsSource();
+  flow.remote_port = 0;
+  return flow;
+}
+inline bool IsWholeDestination(const FlowKey& flow) { return flow.remote == NoPacketsSource(); }
 
 // Where the flow entries are kept that the kernel reads: key → the listener's cookie. It is never
 // read back: FlowIndex is its only writer and knows what stands in it. May be called by any thread

@@ -102,7 +102,7 @@ absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32
   if (!skeleton.ok()) return skeleton.status();
 
   // A thread can be in another network namespace than its process.
-  const UniqueFd netns(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+  UniqueFd netns(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
   if (!netns.valid()) return ErrnoStatus(errno, "open /proc/thread-self/ns/net");
   Link link(bpf_program__attach_netns((*skeleton)->progs.steer, netns.get()));
   if (link == nullptr) {
@@ -114,7 +114,14 @@ absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32
     }
     return error == EPERM ? WithRemedy(status, kPrivilegeRemedy) : status;
   }
-  return SkLookupProgram(*std::move(skeleton), std::move(link), knows_iif);
+  return SkLookupProgram(*std::move(skeleton), std::move(link), std::move(netns), knows_iif);
+}
+
+bool SkLookupProgram::IsAlone() const {
+  uint32_t flags = 0, programs = 0;
+  // Without room for ids it tells how many there are.
+  if (bpf_prog_query(netns_.get(), BPF_SK_LOOKUP, 0, &flags, nullptr, &programs) != 0) return false;
+  return programs == 1;
 }
 
 int SkLookupProgram::flows_fd() const { return bpf_map__fd(skeleton_->maps.flows); }

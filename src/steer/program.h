@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/fd.h"
+
 struct bpf_link;
 struct sk_lookup_bpf;
 
@@ -31,6 +33,9 @@ class SkLookupProgram {
 
   // Flows are told apart by the interface they come in by: from Linux 5.17 on.
   bool knows_iif() const { return knows_iif_; }
+  // Whether no other sk_lookup program is attached to the namespace now: another's choice could
+  // come before this one's. False where that cannot be told.
+  bool IsAlone() const;
   int flows_fd() const;
   int listeners_fd() const;
   int program_fd() const;
@@ -47,13 +52,17 @@ class SkLookupProgram {
   using Skeleton = std::unique_ptr<sk_lookup_bpf, DestroySkeleton>;
   using Link = std::unique_ptr<bpf_link, DestroyLink>;
 
-  SkLookupProgram(Skeleton skeleton, Link link, bool knows_iif)
-      : skeleton_(std::move(skeleton)), link_(std::move(link)), knows_iif_(knows_iif) {}
+  SkLookupProgram(Skeleton skeleton, Link link, UniqueFd netns, bool knows_iif)
+      : skeleton_(std::move(skeleton)),
+        link_(std::move(link)),
+        netns_(std::move(netns)),
+        knows_iif_(knows_iif) {}
   static absl::StatusOr<Skeleton> LoadSkeleton(uint32_t max_flows, uint32_t max_listeners,
                                                bool knows_iif);
 
   Skeleton skeleton_;
   Link link_;  // after the skeleton: detached before the maps go
+  UniqueFd netns_;
   bool knows_iif_ = true;
 };
 

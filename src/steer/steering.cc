@@ -7,16 +7,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "steer/flow_layout.h"
 
 namespace utproxy {
 namespace {
 
 constexpr int kDefaultSynackRetries = 5;
+constexpr int64_t kWholeLifetimeNs = 5 * kNsPerSec;
 
 // Of the calling thread's network namespace.
 int SynackRetries() {
@@ -48,16 +47,6 @@ BatchListener& Find(BatchListeners& listeners, const SteerRequest& request) {
   return listeners.emplace_back(BatchListener{.cookie = request.listener_cookie,
                                               .inode = request.listener_inode,
                                               .proto = request.flow.proto});
-}
-
-// See struct steer_flow.
-FlowKey WholeDestination(FlowKey key) {
-  static_assert(STEER_ANY_REMOTE == ~uint32_t{0});
-  std::array<uint8_t, 16> all_ones;
-  all_ones.fill(0xff);
-  key.remote = Address::FromIpv6(all_ones.data());
-  key.remote_port = 0;
-  return key;
 }
 
 SteerResult ResultOf(ListenerSockets::Held held) {
@@ -108,6 +97,7 @@ absl::StatusOr<std::unique_ptr<Steering>> Steering::Open(const Options& options)
                                                         ? options.tcp_lifetime_ns
                                                         : TcpLifetimeNs(SynackRetries()),
                                  .udp_lifetime_ns = options.udp_lifetime_ns,
+                                 .whole_lifetime_ns = kWholeLifetimeNs,
                                  .evict_idle_ns = options.evict_idle_ns};
   std::optional<ListenerFinder> finder;
   if (options.find_in_kernel) {
@@ -135,10 +125,21 @@ FlowKey Steering::KeyOf(const FlowKey& flow, uint32_t iif) const {
 }
 
 // An entry of the flow's own is found first: where there is one, it has to be right.
-FlowKey Steering::KeyOf(const SteerRequest& request) const {
+FlowKey Steering::KeyOf(const SteerRequest& request, int64_t now_ns) {
   const FlowKey key = KeyOf(request.flow, request.iif);
-  const bool whole = request.whole_destination && program_.knows_iif();
+  const bool whole = request.whole_destination && MayLeadDestinations(now_ns);
   return whole && !index_.Contains(key) ? WholeDestination(key) : key;
+}
+
+// Looked at once a second. Relaxed: whichever thread does, the answer is good for all.
+bool Steering::MayLeadDestinations(int64_t now_ns) {
+  if (!program_.knows_iif()) return false;
+  const int64_t last_ns = alone_at_ns_.load(std::memory_order_relaxed);
+  if (last_ns == 0 || now_ns - last_ns >= kNsPerSec) {
+    alone_.store(program_.IsAlone(), std::memory_order_relaxed);
+    alone_at_ns_.store(now_ns, std::memory_order_relaxed);
+  }
+  return alone_.load(std::memory_order_relaxed);
 }
 
 void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerResult> results) {
@@ -151,7 +152,7 @@ void Steering::Steer(absl::Span<const SteerRequest> requests, absl::Span<SteerRe
     const SteerRequest& request = requests[i];
     BatchListener& listener = Find(listeners, request);
     results[i] = SteerResult::kSteered;
-    keys.push_back(KeyOf(request));
+    keys.push_back(KeyOf(request, now_ns));
     // In a flood most are for the same destination.
     const bool same = i > 0 && keys[i] == keys[i - 1] &&
                       request.listener_cookie == requests[i - 1].listener_cookie;

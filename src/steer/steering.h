@@ -29,8 +29,9 @@ struct SteerRequest {
   uint32_t listener_inode = 0;
   uint32_t iif = 0;
   // The entry may be for all flows to this destination that come in by this interface and have none
-  // of their own. Costs less than an entry each, but leads packets that nobody has decided for:
-  // only where every packet to the destination that is delivered here would be decided the same.
+  // of their own, until five seconds after its last use. Costs less than an entry each, but leads
+  // packets that nobody has decided for: only where every packet to the destination that is
+  // delivered here would be decided the same.
   bool whole_destination = false;
 };
 
@@ -72,8 +73,9 @@ class Steering {
     int64_t udp_lifetime_ns = 180'000'000'000;
     // Where there is no room the least recently used entry is evicted, but none that was used
     // within this time: its packet may not have been delivered yet. With it, and the default size,
-    // half a million new flows a second find room.
-    int64_t evict_idle_ns = 500'000'000;
+    // a quarter of a million new flows a second find room. No less than a flow is remembered for
+    // without Steer() being called again (FlowCache::kMaxAgeNs).
+    int64_t evict_idle_ns = 1'000'000'000;
     // Whether listeners are found by iterating over the kernel's sockets, where the kernel can do
     // that. Otherwise they are had from their owners, for which there must be the right.
     bool find_in_kernel = true;
@@ -126,7 +128,8 @@ class Steering {
   Steering(SkLookupProgram program, std::optional<ListenerFinder> finder,
            const FlowIndex::Options& options);
   FlowKey KeyOf(const FlowKey& flow, uint32_t iif) const;
-  FlowKey KeyOf(const SteerRequest& request) const;
+  FlowKey KeyOf(const SteerRequest& request, int64_t now_ns);
+  bool MayLeadDestinations(int64_t now_ns);
   void PutFresh(absl::Span<const SteerRequest> requests, const Keys& keys, const Positions& fresh,
                 absl::Span<SteerResult> results, int64_t now_ns);
 
@@ -136,6 +139,9 @@ class Steering {
   ListenerSockets listeners_;
   // Whether there ever was an entry for a destination: else nobody need look for one.
   std::atomic<bool> whole_destinations_{false};
+  // Whether there may be one, and when that was last looked at.
+  std::atomic<bool> alone_{false};
+  std::atomic<int64_t> alone_at_ns_{0};
 };
 
 // The lifetime of a TCP entry for a number of SYN-ACK retransmissions (tcp_synack_retries, 0..255):

@@ -181,6 +181,35 @@ TEST_F(DeciderBudgetTest, BeyondItAnAddressOfTheHostsOwnTakesAnEntryAFlow) {
   EXPECT_EQ(steering_->stats().flows.entries, 2u);
 }
 
+// Packets that pass no queue get there too.
+TEST_F(DeciderBudgetTest, BeyondItAnAddressThatARouteMakesLocalTakesAnEntryAFlow) {
+  ASSERT_EQ(std::system("ip route add local 198.51.100.0/24 dev lo"), 0);
+  const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
+  ASSERT_TRUE(AwaitInMirror(listener, Proto::kTcp));
+  const auto decider = Make({.on_port = LocalPort(listener), .mark_value = 1}, kNone);
+  for (const bool local : {true, false}) {
+    const std::string to = local ? "198.51.100.1:80" : "198.18.0.1:80";
+    const QueuedPacket syn = Make(Proto::kTcp, "127.0.0.9:4000", to, kTcpSyn);
+    EXPECT_EQ(One(*decider, syn).verdict, Verdict::kAccept);
+    EXPECT_TRUE(steering_->Contains(syn.packet.key(), 1));
+    const QueuedPacket another = Make(Proto::kTcp, "127.0.0.9:4001", to, kTcpSyn);
+    EXPECT_NE(steering_->Contains(another.packet.key(), 1), local);
+  }
+}
+
+// The program that was attached first is asked first, and would not leave the flow to the other.
+TEST_F(DeciderBudgetTest, BesideAnotherSteeringProgramEachFlowTakesAnEntry) {
+  absl::StatusOr<std::unique_ptr<Steering>> other = Steering::Open({});
+  ASSERT_TRUE(other.ok()) << other.status();
+  const UniqueFd listener = Listen("0.0.0.0:0", {.transparent = true});
+  ASSERT_TRUE(AwaitInMirror(listener, Proto::kTcp));
+  const auto decider = Make({.on_port = LocalPort(listener), .mark_value = 1}, kNone);
+  const QueuedPacket syn = Make(Proto::kTcp, "127.0.0.9:4000", "192.0.2.1:80", kTcpSyn);
+  EXPECT_EQ(One(*decider, syn).verdict, Verdict::kAccept);
+  const QueuedPacket another = Make(Proto::kTcp, "127.0.0.9:4001", "192.0.2.1:80", kTcpSyn);
+  EXPECT_FALSE(steering_->Contains(another.packet.key(), 1));
+}
+
 TEST_F(DeciderBudgetTest, WhatTheMirrorDecidedBeyondItIsNotRememberedAsTheKernels) {
   const UniqueFd listener = Bind(SOCK_DGRAM, "0.0.0.0:0", {.transparent = true});
   ASSERT_TRUE(AwaitInMirror(listener, Proto::kUdp));

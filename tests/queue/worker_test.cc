@@ -375,22 +375,39 @@ TEST_F(Worker, RunsOnTheCpuAskedFor) {
   EXPECT_FALSE(worker->Start(CPU_SETSIZE).ok());
 }
 
-TEST_F(Worker, TellsTheDeciderWhileManyPacketsWait) {
+struct Crowd {
+  const char* name;
+  uint32_t maxlen;
+  int rcvbuf;
+  uint32_t packets;
+};
+class CrowdedWorker : public Worker, public ::testing::WithParamInterface<Crowd> {};
+
+TEST_P(CrowdedWorker, TellsTheDeciderWhileManyPacketsWait) {
   REQUIRE_RULE("--queue-num 0");
-  auto worker = Make();
+  QueueOptions options;
+  options.maxlen = GetParam().maxlen;
+  options.rcvbuf = GetParam().rcvbuf;
+  auto worker = Make(options);
   ASSERT_NE(worker, nullptr);
   Receiver receiver;
   Sender sender;
   ASSERT_TRUE(receiver.ok() && sender.ok());
-  for (uint32_t sent = 128; sent <= 4096; sent += 128) {
-    ASSERT_EQ(sender.Send(128, 100), 128u);
+  for (uint32_t sent = 64; sent <= GetParam().packets; sent += 64) {
+    ASSERT_EQ(sender.Send(64, 100), 64u);
     ASSERT_TRUE(AwaitDepth(sent)) << sent;
   }
   ASSERT_TRUE(worker->Start().ok());
   ASSERT_TRUE(worker->Stop().ok());
-  EXPECT_EQ(receiver.Count(), 4096u);
+  EXPECT_EQ(receiver.Count(), GetParam().packets);
   EXPECT_EQ(decider_.crowded, (std::vector<bool>{true, false}));
 }
+
+INSTANTIATE_TEST_SUITE_P(Queues, CrowdedWorker,
+                         ::testing::Values(Crowd{"default", 16384, 0, 2048},
+                                           Crowd{"short_queue", 1024, 0, 512},
+                                           Crowd{"small_buffer", 16384, 262144, 320}),
+                         [](const auto& test) { return test.param.name; });
 
 TEST_F(Worker, TheSocketBufferHoldsAFullQueue) {
   REQUIRE_RULE("--queue-num 0");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#ifndef UTPROXY_DIAGNOSE_ROUTE_PROBE_H_
-#define UTPROXY_DIAGNOSE_ROUTE_PROBE_H_
+#ifndef UTPROXY_NETLINK_ROUTE_PROBE_H_
+#define UTPROXY_NETLINK_ROUTE_PROBE_H_
 
 #include <absl/status/statusor.h>
 
@@ -37,4 +37,4 @@ absl::StatusOr<RouteAnswer> ProbeRoute(NetlinkSocket* route_socket, const Packet
 
 }  // namespace utproxy
 
-#endif  // UTPROXY_DIAGNOSE_ROUTE_PROBE_H_
+#endif  // UTPROXY_NETLINK_ROUTE_PROBE_H_

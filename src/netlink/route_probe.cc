@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include "diagnose/route_probe.h"
+#include "netlink/route_probe.h"
 
 #include <arpa/inet.h>
 #include <libmnl/libmnl.h>
