@@ -68,11 +68,13 @@ absl::Status Daemon::StartQueues() {
 
 absl::Status Daemon::StartQueue(const Target& target, uint16_t number) {
   ASSIGN_OR_RETURN(DiagClient client, DiagClient::Open());
-  Queue queue{.target = &target, .decider = nullptr, .worker = nullptr};
+  Queue queue{.target = &target, .decider = nullptr, .tap = nullptr, .worker = nullptr};
   queue.decider = std::make_unique<Decider>(target.policy, mirror_.get(),
                                             ExactQuerier(std::move(client), &mirror_->table()),
                                             steering_.get());
-  ASSIGN_OR_RETURN(queue.worker, QueueWorker::Create(number, target.queue, queue.decider.get()));
+  queue.tap = std::make_unique<FlightTap>();
+  ASSIGN_OR_RETURN(queue.worker,
+                   QueueWorker::Create(number, target.queue, queue.decider.get(), queue.tap.get()));
   const size_t nth = number - target.queue_first;
   const int cpu = target.cpus.empty() ? -1 : target.cpus[nth % target.cpus.size()];
   RETURN_IF_ERROR(queue.worker->Start(cpu));

@@ -16,6 +16,7 @@
 #include "daemon/losses.h"
 #include "daemon/target.h"
 #include "engine/decider.h"
+#include "engine/flight_tap.h"
 #include "mirror/mirror.h"
 #include "queue/worker.h"
 #include "ruleset/ruleset.h"
@@ -67,7 +68,8 @@ class Daemon {
   struct Queue {
     const Target* target;
     std::unique_ptr<Decider> decider;
-    std::unique_ptr<QueueWorker> worker;  // after the decider: it goes first
+    std::unique_ptr<FlightTap> tap;
+    std::unique_ptr<QueueWorker> worker;  // after what it calls: it goes first
   };
 
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
