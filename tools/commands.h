@@ -17,6 +17,7 @@ CommandEntry RunEntry();
 CommandEntry ExplainEntry();
 CommandEntry SocketsEntry();
 CommandEntry StatsEntry();
+CommandEntry TraceEntry();
 CommandEntry RulesetEntry();
 CommandEntry BenchEntry();
 CommandEntry DoctorEntry();

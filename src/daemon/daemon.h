@@ -5,6 +5,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,6 +26,8 @@
 namespace utproxy {
 
 inline constexpr size_t kMaxQueues = 256;
+// Clients that trace at a time: they stay, and others must find a place at the control socket.
+inline constexpr int kMaxTraceReaders = 8;
 
 enum class SteerMode : uint8_t { kAuto, kSkLookup, kNone };
 
@@ -77,7 +80,8 @@ class Daemon {
   absl::Status StartQueues();
   absl::Status StartQueue(const Target& target, uint16_t number);
   absl::Status Handle(const Json& request, const ControlServer::Writer& write);
-  absl::Status HandleSockets(const ControlServer::Writer& write);
+  absl::Status HandleSockets(const Json& request, const ControlServer::Writer& write);
+  absl::Status HandleTrace(const Json& request, const ControlServer::Writer& write);
   absl::Status HandleExplain(const Json& request, const ControlServer::Writer& write);
   const Target* FindTarget(const std::string& name) const;
   void ExplainSteering(const Packet& packet, Explanation* explanation);
@@ -91,6 +95,7 @@ class Daemon {
   std::vector<Queue> queues_;
   std::optional<InstalledRuleset> ruleset_;
   std::unique_ptr<ControlServer> control_;
+  std::atomic<int> trace_readers_{0};
   Losses last_losses_;
   bool warned_of_protocols_ = false;
 };

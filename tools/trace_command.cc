@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "command.h"
+#include "commands.h"
+#include "daemon/control_server.h"
+#include "trace/filter.h"
+#include "trace_output.h"
+#include "values.h"
+
+namespace utproxy::tools {
+namespace {
+
+constexpr uint32_t kMaxCount = 1'000'000'000;
+
+// A verdict or a reason.
+absl::Status ParseOutcomeWord(absl::string_view text) {
+  for (const Verdict verdict : {Verdict::kAccept, Verdict::kDrop}) {
+    if (text == VerdictName(verdict)) return absl::OkStatus();
+  }
+  std::string reasons;
+  for (int i = 0; i < kReasonCount; ++i) {
+    const char* name = ReasonName(static_cast<Reason>(i));
+    if (text == name) return absl::OkStatus();
+    absl::StrAppend(&reasons, ", ", name);
+  }
+  return absl::InvalidArgumentError(absl::StrCat("must be one of accept, drop", reasons));
+}
+
+class TraceCommand : public Command {
+ public:
+  void Declare(OptionTable& options) override {
+    options.Argument({.placeholder = "FILTER",
+                      .help = "a condition, such as 'proto udp and dport 53 and verdict drop'",
+                      .required = false,
+                      .repeated = true,
+                      .set = [this](absl::string_view word) {
+                        filter_words_.emplace_back(word);
+                        return absl::OkStatus();
+                      }});
+    options.Section("Which decisions");
+    AddNumber(options, "--count", "end after N decisions", &count_);
+    AddNumber(options, "--last", "the last N that the flight recorder holds, no new ones", &last_);
+    options.Value("--until", "WORD", "end after the first with this verdict or reason: drop, ...",
+                  [this](absl::string_view word) {
+                    until_ = std::string(word);
+                    return ParseOutcomeWord(word);
+                  });
+    options.Section("Output");
+    options.Flag("--json", "one JSON object a decision, with every step", &json_, "-j");
+    options.Value("--write", "FILE.pcapng",
+                  "the packets, each decision as its comment; - for stdout",
+                  [this](absl::string_view path) {
+                    write_ = std::string(path);
+                    return absl::OkStatus();
+                  });
+    options.Value("--control", "PATH", "the daemon's control socket",
+                  [this](absl::string_view path) {
+                    control_ = std::string(path);
+                    return absl::OkStatus();
+                  });
+  }
+
+  absl::Status Check() override {
+    const absl::StatusOr<Filter> filter = Filter::Compile(FilterText());
+    if (!filter.ok()) return UsageError(absl::StrCat("FILTER: ", filter.status().message()));
+    if (last_ != 0 && count_ != 0)
+      return UsageError("--count: says the same as --last; leave out one");
+    if (last_ != 0 && !until_.empty()) return UsageError("--until: --last shows no new decisions");
+    if (json_ && !write_.empty()) return UsageError("--json: --write has a form of its own");
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<int> Run(Environment& env) override {
+    ASSIGN_OR_RETURN(output_, MakeOutput(env));
+    RETURN_IF_ERROR(
+        StreamFromDaemon(control_, Request(), [this](const Json& json) { return Take(json); }));
+    RETURN_IF_ERROR(output_->Finish());
+    return kExitOk;
+  }
+
+ private:
+  static void AddNumber(OptionTable& options, const char* name, const char* help, uint32_t* out) {
+    options.Value(name, "N", help, [out](absl::string_view text) -> absl::Status {
+      ASSIGN_OR_RETURN(*out, ParseNumber(text, "number", 1, kMaxCount));
+      return absl::OkStatus();
+    });
+  }
+
+  std::string FilterText() const { return absl::StrJoin(filter_words_, " "); }
+
+  absl::StatusOr<std::unique_ptr<TraceOutput>> MakeOutput(Environment& env) const {
+    if (!write_.empty()) return MakeCaptureOutput(write_, env);
+    return json_ ? MakeJsonOutput(env) : MakeTextOutput(env);
+  }
+
+  Json Request() const {
+    Json request;
+    request["command"] = "trace";
+    request["filter"] = FilterText();
+    request["count"] = count_;
+    request["last"] = last_;
+    request["steps"] = json_;
+    request["raw"] = !write_.empty();
+    return request;
+  }
+
+  // False where no more is wanted.
+  bool Take(const Json& json) {
+    if (json.contains("lost")) {
+      output_->Lost(json["lost"].get<uint64_t>(), json["lost_total"].get<uint64_t>());
+      return true;
+    }
+    if (!json.contains("verdict")) return true;
+    if (!output_->Take(json)) return false;
+    return until_.empty() || (json["verdict"] != until_ && json["reason"] != until_);
+  }
+
+  std::vector<std::string> filter_words_;
+  std::string control_ = kDefaultControlPath;
+  std::string until_;
+  std::string write_;
+  uint32_t count_ = 0;
+  uint32_t last_ = 0;
+  bool json_ = false;
+  std::unique_ptr<TraceOutput> output_;
+};
+
+}  // namespace
+
+CommandEntry TraceEntry() {
+  return {"trace", "decisions as they happen",
+          "Shows what the running daemon decides, a line a packet, or with --last what it decided "
+          "last. A reader that is too slow loses decisions, which are counted and shown; packets "
+          "do not wait for it. Conditions of a FILTER: proto, host, src, dst, port, sport, dport, "
+          "verdict, reason, target, queue, mark, iif; with and, or, not and parentheses.",
+          "utproxy trace 'proto udp and dport 53 and verdict drop'",
+          [] { return std::unique_ptr<Command>(new TraceCommand); }};
+}
+
+}  // namespace utproxy::tools
