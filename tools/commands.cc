@@ -6,9 +6,9 @@
 namespace utproxy::tools {
 
 absl::Span<const CommandEntry> Commands() {
-  static const std::array kCommands = {RunEntry(),   ExplainEntry(), SocketsEntry(),
-                                       StatsEntry(), TraceEntry(),   RulesetEntry(),
-                                       BenchEntry(), DoctorEntry(),  ReportEntry()};
+  static const std::array kCommands = {RunEntry(),    ExplainEntry(), SocketsEntry(), StatsEntry(),
+                                       TraceEntry(),  ReplayEntry(),  RulesetEntry(), BenchEntry(),
+                                       DoctorEntry(), ReportEntry()};
   return kCommands;
 }
 

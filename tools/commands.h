@@ -18,6 +18,7 @@ CommandEntry ExplainEntry();
 CommandEntry SocketsEntry();
 CommandEntry StatsEntry();
 CommandEntry TraceEntry();
+CommandEntry ReplayEntry();
 CommandEntry RulesetEntry();
 CommandEntry BenchEntry();
 CommandEntry DoctorEntry();

@@ -106,18 +106,21 @@ uint32_t NumberAt(const Json& json, const char* key) {
   return it != json.end() && it->is_number_unsigned() ? it->get<uint32_t>() : 0;
 }
 
-// What replay puts back beside the decision. The packet itself only where its bytes were cut before
-// the ports, so that they alone would be decided as truncated.
-std::string PrefixOf(const Json& json, const std::string& bytes, uint32_t true_length) {
+// What replay puts back beside the decision. The length where the packet's own header does not tell
+// it, and the packet itself where its bytes were cut before the ports, so that they alone would be
+// decided as truncated.
+std::string PrefixOf(const Json& json, absl::Span<const uint8_t> bytes, uint32_t true_length) {
   Json prefix = Json::object();
   for (const char* key : {"target", "queue", "id", "wait_ns", "decide_ns"}) {
     if (json.contains(key)) prefix[key] = json[key];
   }
+  if (ClaimedLength(bytes) != true_length) prefix["length"] = true_length;
   Packet packet;
-  ParsePacket({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, true_length, &packet);
+  ParsePacket(bytes, true_length, &packet);
   const bool decided = json["reason"] != ReasonName(Reason::kHeaderTruncated);
-  if (decided && packet.outcome == ParseOutcome::kHeaderTruncated)
+  if (decided && packet.outcome == ParseOutcome::kHeaderTruncated) {
     prefix["packet"] = json["packet"];
+  }
   return absl::StrCat("utproxy ", JsonLine(prefix));
 }
 
@@ -136,7 +139,9 @@ bool CaptureOutput::Take(const Json& json) {
   const Json& packet = json["packet"];
   const std::string bytes = absl::HexStringToBytes(raw.value("bytes", ""));
   const uint32_t true_length = NumberAt(raw, "length");
-  const std::string prefix = PrefixOf(json, bytes, true_length);
+  const absl::Span<const uint8_t> payload(reinterpret_cast<const uint8_t*>(bytes.data()),
+                                          bytes.size());
+  const std::string prefix = PrefixOf(json, payload, true_length);
   const std::vector<uint8_t> frame =
       WriteNflog({.family = static_cast<uint8_t>(packet["family"] == "ipv6" ? AF_INET6 : AF_INET),
                   .group = static_cast<uint16_t>(NumberAt(json, "queue")),
@@ -145,15 +150,13 @@ bool CaptureOutput::Take(const Json& json) {
                   .arrived_ns = 0,
                   .sequence = std::nullopt,
                   .prefix = prefix,
-                  .payload = {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}});
+                  .payload = payload});
   absl::Time time = absl::UnixEpoch();
   std::string error;
   (void)absl::ParseTime(absl::RFC3339_full, json.value("time", ""), &time, &error);
-  const uint32_t cut =
-      true_length > bytes.size() ? true_length - static_cast<uint32_t>(bytes.size()) : 0;
   *out_ << writer_.Packet({.time_ns = absl::ToUnixNanos(time),
                            .bytes = frame,
-                           .true_length = static_cast<uint32_t>(frame.size()) + cut,
+                           .true_length = static_cast<uint32_t>(frame.size()),
                            .interface = packet["iif"].get_ref<const std::string&>(),
                            .queue = static_cast<uint16_t>(NumberAt(json, "queue")),
                            .comment = JsonLine(decision)});

@@ -99,12 +99,13 @@ absl::Status HostSnapshot::Take(const Json& json) {
                      return IndexOf(name);
                    }));
   sockets_.push_back(socket);
-  const auto pid = json.find("pid"), comm = json.find("comm");
+  const auto pid = json.find("pid"), comm = json.find("comm"), cgroup = json.find("cgroup");
   if (socket.inode != 0 && pid != json.end() && pid->is_number_integer() && comm != json.end() &&
       comm->is_string()) {
-    owners_[socket.inode] = {.pid = pid->get<int>(),
-                             .comm = comm->get<std::string>(),
-                             .cgroup = json.value("cgroup", "")};
+    SocketOwner& owner = owners_[socket.inode];
+    owner.pid = pid->get<int>();
+    owner.comm = comm->get<std::string>();
+    if (cgroup != json.end() && cgroup->is_string()) owner.cgroup = cgroup->get<std::string>();
   }
   return absl::OkStatus();
 }

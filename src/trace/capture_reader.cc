@@ -48,6 +48,10 @@ size_t Cooked2Header(Bytes bytes, CapturedPacket* out) {
 // version tells what follows.
 size_t LoopbackHeader(Bytes bytes) { return bytes.size() > 4 ? 4 : 0; }
 
+bool StartsAsIp(Bytes bytes) {
+  return !bytes.empty() && (bytes[0] >> 4 == 4 || bytes[0] >> 4 == 6);
+}
+
 // Sets bytes, true_length, and what else the link type tells. False: not IP, or cut.
 bool Unwrap(int link, Bytes bytes, uint32_t wire_length, CapturedPacket* out) {
   size_t header = 0;
@@ -75,20 +79,16 @@ bool Unwrap(int link, Bytes bytes, uint32_t wire_length, CapturedPacket* out) {
       out->iif = packet.indev;
       out->mark = packet.mark;
       out->prefix = packet.prefix;
-      header = static_cast<size_t>(packet.payload.data() - bytes.data());
-      // The kernel pads behind the payload; that is not the packet's.
-      if (wire_length == bytes.size()) {
-        wire_length = static_cast<uint32_t>(header + packet.payload.size());
-      }
-      bytes = bytes.subspan(0, header + packet.payload.size());
-      break;
+      out->bytes = packet.payload;
+      out->true_length = ClaimedLength(packet.payload);
+      return StartsAsIp(out->bytes);
     }
     default:
       return false;
   }
   out->bytes = bytes.subspan(header);
   out->true_length = wire_length > header ? static_cast<uint32_t>(wire_length - header) : 0;
-  return !out->bytes.empty() && (out->bytes[0] >> 4 == 4 || out->bytes[0] >> 4 == 6);
+  return StartsAsIp(out->bytes);
 }
 
 bool Known(int link) {

@@ -119,10 +119,15 @@ std::vector<uint8_t> WriteNflog(const NflogPacket& packet) {
   prefix.push_back(0);
   PutAttribute(NFULA_PREFIX, prefix, &out);
   PutAttribute(NFULA_PAYLOAD, packet.payload, &out);
-  // Nothing behind the payload, so that the capture's length tells the packet's.
-  const size_t padding = (4 - packet.payload.size() % 4) % 4;
-  out.resize(out.size() - padding);
   return out;
+}
+
+uint32_t ClaimedLength(Bytes payload) {
+  const auto big16 = [&](size_t at) { return uint32_t{payload[at]} << 8 | payload[at + 1]; };
+  uint32_t claimed = 0;
+  if (payload.size() >= 20 && payload[0] >> 4 == 4) claimed = big16(2);
+  if (payload.size() >= 40 && payload[0] >> 4 == 6) claimed = 40 + big16(4);
+  return std::max(claimed, static_cast<uint32_t>(payload.size()));
 }
 
 }  // namespace utproxy

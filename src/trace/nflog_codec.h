@@ -31,8 +31,12 @@ struct NflogPacket {
 // nothing outside of `bytes`, which need not be aligned.
 bool ReadNflog(absl::Span<const uint8_t> bytes, NflogPacket* out);
 
-// The inverse, for captures: group, mark, indev, prefix and payload. `hook` is PREROUTING.
+// The inverse, for captures: group, mark, indev, prefix and payload; the hook is PREROUTING.
 std::vector<uint8_t> WriteNflog(const NflogPacket& packet);
+
+// How long the packet is of which `payload` is the front, as nothing but its own header tells: what
+// that claims, where it claims more than there is. NFLOG says nothing of what it cut off.
+uint32_t ClaimedLength(absl::Span<const uint8_t> payload);
 
 }  // namespace utproxy
 

@@ -2,7 +2,10 @@
 """`utproxy trace` beside traffic: what it shows is what was decided, and it never costs a packet."""
 import json
 import pathlib
+import shutil
 import signal
+import socket
+import subprocess
 import time
 
 import pytest
@@ -148,3 +151,99 @@ def test_every_record_is_counted(lab, make_engine, words):
     shown, total = counted()
     assert total > 0, "the stopped reader lost nothing"
     assert shown + total == packet_count(engine.stats())
+
+
+def write_and_replay(lab, engine, *words):
+    """What the flight recorder holds, as `trace -j` and as `trace --write` tell it, the latter replayed."""
+    capture, snapshot = f"{lab.directory}/decisions.pcapng", f"{lab.directory}/snapshot.json"
+    shown = decisions(engine, "--last", 8192, *words)
+    trace(engine, "--last", 8192, "--write", capture, *words)
+    sockets = lab.router.run(engine.binary, "sockets", "-j", "--interfaces", "--control", engine.control).stdout
+    pathlib.Path(snapshot).write_text(sockets)
+    # Without privilege and without a network namespace that has anything in it.
+    replay = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", engine.binary, "replay", "-j", "/dev/stdin",
+              "--sockets", "/dev/fd/9", *engine.target.words()]
+    pathlib.Path(lab.directory).chmod(0o755)
+    replay[replay.index("/dev/stdin")], replay[replay.index("/dev/fd/9")] = capture, snapshot
+    done = subprocess.run(["unshare", "--net", *replay], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return shown, [json.loads(line) for line in done.stdout.splitlines()], capture
+
+
+def without(decision, *keys):
+    return json.dumps({key: value for key, value in decision.items() if key not in keys})
+
+
+@pytest.mark.load
+def test_what_is_written_under_load_replays_to_the_same(lab, make_engine):
+    """TCP and UDP of both families, hits and misses, marks; byte for byte but for time and source."""
+    lab.router.run("nft", "-f", "-", text="""
+        table inet marks {
+            chain before { type filter hook prerouting priority raw; iifname "lan0" meta mark set 0xa0; }
+        }""")
+    lab.know_each_other()
+    for family in (4, 6):
+        lab.listen("udp", ON_PORT, family=family)
+    engine = make_engine("install", lab, Target("udp", 0, on_port=ON_PORT, mark="0x1/0xff", queues=2, options=("--proto", "tcp")))
+    held = held_connections(lab)
+    mac = json.loads(lab.router.run("ip", "-j", "link", "show", "lan0").stdout)[0]["address"]
+    lab.router.sh(f"ip route add 198.18.0.0/15 via {CLIENT[4]}")
+    flood = lab.client.start(lab.traffic, "flood", "--kind", "syn", "--to", endpoint(ASKED[4], 81), "--device", "lan0",
+                             "--mac", mac, "--packets", 2000, "--pps", 5000, "--seconds", 10)
+    for family in (4, 6):
+        answer = lab.ask("udp", endpoint(ASKED[family], PORT), "--count", 1000, "--window", 32)
+        assert answer["answered"] == 1000, answer
+    assert flood.popen.wait(30) == 0
+    for connection, accepted in held:
+        connection.sendall(b"x" * 100)
+        assert accepted.recv(100)
+    wait_until(lambda: settled(engine), 10)
+    shown, again, _ = write_and_replay(lab, engine)
+    assert len(shown) == len(again) >= 4000
+    reasons = {d["reason"] for d in shown}
+    assert {"listener", "no_socket", "established"} <= reasons, reasons
+    # The first packets of the held connections met their listener, which later ones do not.
+    differ = [(a, b) for a, b in zip(shown, again) if without(a, "time", "source") != without(b, "time", "source")]
+    young = [a for a, b in differ if a["packet"]["proto"] == "tcp" and a["packet"]["dport"] == 90]
+    assert len(differ) == len(young), [d for d in differ if d[0] not in young][:1]
+    assert len(young) <= 4 * len(held)
+    assert all(a["verdict"] == b["verdict"] for a, b in differ)
+
+
+def held_connections(lab):
+    """Transparent connections that stay: (client's, router's) sockets."""
+    held = []
+    with lab.router.entered():
+        listener = socket.socket()
+    listener.setsockopt(socket.IPPROTO_IP, 19, 1)
+    listener.bind(("", ON_PORT))
+    listener.listen()
+    for _ in range(5):
+        with lab.client.entered():
+            client = socket.socket()
+        client.settimeout(5)
+        client.connect((ASKED[4], 90))
+        held.append((client, listener.accept()[0]))
+    listener.close()
+    return held
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
+def test_tshark_shows_the_decision(lab, make_engine):
+    lab.listen("udp", ON_PORT)
+    engine = make_engine("install", lab, Target("udp", PORT, on_port=ON_PORT))
+    ask(lab, 20)
+    wait_until(lambda: settled(engine), 5)
+    shown, again, capture = write_and_replay(lab, engine)
+    fields = ["frame.comment", "frame.interface_name", "nflog.ifindex_indev", "ip.dst", "udp.dstport", "udp.srcport"]
+    words = [word for field in fields for word in ("-e", field)]
+    done = subprocess.run(["tshark", "-r", capture, "-T", "fields", *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len(rows) == len(shown) == 20
+    index = json.loads(lab.router.run("ip", "-j", "link", "show", "lan0").stdout)[0]["ifindex"]
+    for row, decision in zip(rows, shown):
+        comment = json.loads(row[0].replace('\\"', '"'))
+        assert without(comment, "time") == without(decision, "time", "steps")
+        assert row[1:5] == ["lan0", str(index), ASKED[4], str(PORT)]
+        assert row[5] == str(decision["packet"]["sport"])
