@@ -11,6 +11,8 @@
 #include "command.h"
 #include "commands.h"
 #include "daemon/control_server.h"
+#include "daemon/nflog_tracer.h"
+#include "target_options.h"
 #include "trace/filter.h"
 #include "trace_output.h"
 #include "values.h"
@@ -53,6 +55,13 @@ class TraceCommand : public Command {
                     until_ = std::string(word);
                     return ParseOutcomeWord(word);
                   });
+    options.Section("Copies of packets, without a daemon");
+    options.Value("--nflog", "GROUP", "explain what a rule 'log group GROUP' copies",
+                  [this](absl::string_view text) -> absl::Status {
+                    ASSIGN_OR_RETURN(group_, ParseNumber(text, "group", 0, 65535));
+                    return absl::OkStatus();
+                  });
+    target_.AddPolicy(options);
     options.Section("Output");
     options.Flag("--json", "one JSON object a decision, with every step", &json_, "-j");
     options.Value("--write", "FILE.pcapng",
@@ -69,24 +78,55 @@ class TraceCommand : public Command {
   }
 
   absl::Status Check() override {
+    RETURN_IF_ERROR(target_.Finish());
     const absl::StatusOr<Filter> filter = Filter::Compile(FilterText());
     if (!filter.ok()) return UsageError(absl::StrCat("FILTER: ", filter.status().message()));
     if (last_ != 0 && count_ != 0)
       return UsageError("--count: says the same as --last; leave out one");
     if (last_ != 0 && !until_.empty()) return UsageError("--until: --last shows no new decisions");
+    if (group_ && last_ != 0) {
+      return UsageError("--last: the flight recorder is a daemon's; leave out --nflog");
+    }
+    if (!group_ && TargetGiven()) {
+      return UsageError(
+          "--on-port, --on-ip, --tproxy-mark, --on-miss: go with --nflog; the daemon has targets "
+          "of "
+          "its own");
+    }
     if (json_ && !write_.empty()) return UsageError("--json: --write has a form of its own");
     return absl::OkStatus();
   }
 
   absl::StatusOr<int> Run(Environment& env) override {
     ASSIGN_OR_RETURN(output_, MakeOutput(env));
-    RETURN_IF_ERROR(
-        StreamFromDaemon(control_, Request(), [this](const Json& json) { return Take(json); }));
+    RETURN_IF_ERROR(group_ ? Copies() : Live());
     RETURN_IF_ERROR(output_->Finish());
     return kExitOk;
   }
 
  private:
+  absl::Status Live() {
+    return StreamFromDaemon(control_, Request(), [this](const Json& json) { return Take(json); });
+  }
+
+  absl::Status Copies() {
+    ASSIGN_OR_RETURN(Filter filter, Filter::Compile(FilterText()));
+    ASSIGN_OR_RETURN(
+        const auto tracer,
+        NflogTracer::Open(static_cast<uint16_t>(*group_), target_.target.policy, std::move(filter),
+                          {.steps = json_, .raw = !write_.empty()}));
+    uint64_t taken = 0;
+    return tracer->Run([&](const Json& json) { return Take(json) && ++taken != count_; },
+                       [this](uint64_t lost, uint64_t total) { output_->Lost(lost, total); });
+  }
+
+  bool TargetGiven() const {
+    const Policy& policy = target_.target.policy;
+    return policy.on_port != 0 || !policy.on_ip4.IsUnspecified() ||
+           !policy.on_ip6.IsUnspecified() || target_.mark_given() ||
+           policy.on_miss != OnMiss::kDrop;
+  }
+
   static void AddNumber(OptionTable& options, const char* name, const char* help, uint32_t* out) {
     options.Value(name, "N", help, [out](absl::string_view text) -> absl::Status {
       ASSIGN_OR_RETURN(*out, ParseNumber(text, "number", 1, kMaxCount));
@@ -129,6 +169,8 @@ class TraceCommand : public Command {
   std::string write_;
   uint32_t count_ = 0;
   uint32_t last_ = 0;
+  std::optional<uint32_t> group_;
+  TargetOptions target_;
   bool json_ = false;
   std::unique_ptr<TraceOutput> output_;
 };
@@ -139,9 +181,13 @@ CommandEntry TraceEntry() {
   return {"trace", "decisions as they happen",
           "Shows what the running daemon decides, a line a packet, or with --last what it decided "
           "last. A reader that is too slow loses decisions, which are counted and shown; packets "
-          "do not wait for it. Conditions of a FILTER: proto, host, src, dst, port, sport, dport, "
+          "do not wait for it. With --nflog GROUP it explains copies of packets instead, as on a "
+          "router "
+          "that uses the kernel's TPROXY: no daemon, and no delay to traffic. Conditions of a "
+          "FILTER: proto, host, src, dst, port, sport, dport, "
           "verdict, reason, target, queue, mark, iif; with and, or, not and parentheses.",
-          "utproxy trace 'proto udp and dport 53 and verdict drop'",
+          "utproxy trace --nflog 5 --on-port 1090 --tproxy-mark 0x1\nutproxy trace 'proto udp and "
+          "dport 53 and verdict drop'",
           [] { return std::unique_ptr<Command>(new TraceCommand); }};
 }
 

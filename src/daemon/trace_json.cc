@@ -30,6 +30,8 @@ ExplainStep SteerFailed() {
           .candidates = {}};
 }
 
+}  // namespace
+
 Json RawJson(const TraceRecord& record) {
   Json raw;
   raw["bytes"] = absl::BytesToHexString(
@@ -38,8 +40,6 @@ Json RawJson(const TraceRecord& record) {
   raw["iif"] = record.packet.iif;
   return raw;
 }
-
-}  // namespace
 
 std::string TimeText(int64_t realtime_ns) {
   return absl::FormatTime("%Y-%m-%dT%H:%M:%E9SZ", absl::FromUnixNanos(realtime_ns),

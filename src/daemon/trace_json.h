@@ -43,6 +43,9 @@ Explanation ExplainRecord(const TraceRecord& record, const Policy& policy, PortL
 Json ToJson(const TraceRecord& record, const TraceContext& context, const TraceParts& parts,
             PortLists* around, const OwnersByInode& owners);
 
+// The object of TraceParts::raw.
+Json RawJson(const TraceRecord& record);
+
 }  // namespace utproxy
 
 #endif  // UTPROXY_DAEMON_TRACE_JSON_H_
