@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
+#include <unistd.h>
 
 #include <memory>
 #include <optional>
@@ -21,6 +22,7 @@ namespace utproxy::tools {
 namespace {
 
 constexpr uint32_t kMaxCount = 1'000'000'000;
+constexpr int kNice = 10;
 
 // A verdict or a reason.
 absl::Status ParseOutcomeWord(absl::string_view text) {
@@ -99,6 +101,8 @@ class TraceCommand : public Command {
 
   absl::StatusOr<int> Run(Environment& env) override {
     ASSIGN_OR_RETURN(output_, MakeOutput(env));
+    // On a busy host packets come first.
+    (void)!::nice(kNice);
     RETURN_IF_ERROR(group_ ? Copies() : Live());
     RETURN_IF_ERROR(output_->Finish());
     return kExitOk;
@@ -106,7 +110,9 @@ class TraceCommand : public Command {
 
  private:
   absl::Status Live() {
-    return StreamFromDaemon(control_, Request(), [this](const Json& json) { return Take(json); });
+    return StreamFromDaemon(
+        control_, Request(), [this](const Json& json) { return Take(json); },
+        [this] { output_->Flush(); });
   }
 
   absl::Status Copies() {
@@ -117,7 +123,8 @@ class TraceCommand : public Command {
                           {.steps = json_, .raw = !write_.empty()}));
     uint64_t taken = 0;
     return tracer->Run([&](const Json& json) { return Take(json) && ++taken != count_; },
-                       [this](uint64_t lost, uint64_t total) { output_->Lost(lost, total); });
+                       [this](uint64_t lost, uint64_t total) { output_->Lost(lost, total); },
+                       [this] { output_->Flush(); });
   }
 
   bool TargetGiven() const {

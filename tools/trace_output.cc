@@ -38,12 +38,11 @@ class TextOutput : public TraceOutput {
   explicit TextOutput(Environment& env)
       : env_(env), text_(WidthOf(env), env.color(), absl::LocalTimeZone()) {}
   bool Take(const Json& json) override {
-    env_.out << text_.Line(json) << std::flush;
+    env_.out << text_.Line(json);
     return env_.out.good();
   }
-  void Lost(uint64_t lost, uint64_t total) override {
-    env_.out << text_.LossLine(lost, total) << std::flush;
-  }
+  void Lost(uint64_t lost, uint64_t total) override { env_.out << text_.LossLine(lost, total); }
+  void Flush() override { env_.out.flush(); }
 
  private:
   Environment& env_;
@@ -59,10 +58,11 @@ class JsonOutput : public TraceOutput {
  public:
   explicit JsonOutput(Environment& env) : env_(env) {}
   bool Take(const Json& json) override {
-    env_.out << JsonLine(json) << "\n" << std::flush;
+    env_.out << JsonLine(json) << "\n";
     return env_.out.good();
   }
   void Lost(uint64_t lost, uint64_t total) override { SayLost(env_, lost, total); }
+  void Flush() override { env_.out.flush(); }
 
  private:
   Environment& env_;
@@ -82,6 +82,7 @@ class CaptureOutput : public TraceOutput {
 
   bool Take(const Json& json) override;
   void Lost(uint64_t lost, uint64_t total) override { SayLost(env_, lost, total); }
+  void Flush() override { out_->flush(); }
 
   absl::Status Finish() override {
     out_->flush();
@@ -160,7 +161,6 @@ bool CaptureOutput::Take(const Json& json) {
                            .interface = packet["iif"].get_ref<const std::string&>(),
                            .queue = static_cast<uint16_t>(NumberAt(json, "queue")),
                            .comment = JsonLine(decision)});
-  out_->flush();
   ++written_;
   return out_->good();
 }

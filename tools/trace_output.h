@@ -22,6 +22,8 @@ class TraceOutput {
   virtual bool Take(const Json& json) = 0;
   // Records that came faster than they were read: since the last call, and in all.
   virtual void Lost(uint64_t lost, uint64_t total) = 0;
+  // Nothing comes for a moment: what was taken is to be seen.
+  virtual void Flush() = 0;
   // The end; what went wrong, if anything did.
   virtual absl::Status Finish() { return absl::OkStatus(); }
 };

@@ -251,7 +251,7 @@ namespace {
 
 // Hands each line of the answer to `handler`, until it returns false or the end has come.
 absl::Status Ask(const std::string& path, const Json& request, int64_t patience_ns,
-                 const std::function<bool(Json)>& handler) {
+                 const std::function<bool(Json)>& handler, const std::function<void()>& pause) {
   const std::string what = absl::StrCat("ask the daemon at ", path);
   ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
   ASSIGN_OR_RETURN(const UniqueFd fd, OpenUnix());
@@ -263,8 +263,11 @@ absl::Status Ask(const std::string& path, const Json& request, int64_t patience_
     return absl::UnavailableError(absl::StrCat(what, ": it does not read"));
   }
   std::string rest;
-  while (const std::optional<std::string> line =
-             ReadLine(fd.get(), -1, kMaxAnswerLine, MonotonicNs() + patience_ns, &rest)) {
+  while (true) {
+    if (rest.find('\n') == std::string::npos) pause();
+    const std::optional<std::string> line =
+        ReadLine(fd.get(), -1, kMaxAnswerLine, MonotonicNs() + patience_ns, &rest);
+    if (!line) return absl::DataLossError(absl::StrCat(what, ": the answer was cut short"));
     Json answer = Json::parse(*line, nullptr, /*allow_exceptions=*/false);
     if (!answer.is_object()) return absl::DataLossError(absl::StrCat(what, ": malformed answer"));
     if (answer.contains("error") && answer["error"].is_string()) {
@@ -273,7 +276,6 @@ absl::Status Ask(const std::string& path, const Json& request, int64_t patience_
     }
     if (answer.contains("end") || !handler(std::move(answer))) return absl::OkStatus();
   }
-  return absl::DataLossError(absl::StrCat(what, ": the answer was cut short"));
 }
 
 }  // namespace
@@ -281,17 +283,22 @@ absl::Status Ask(const std::string& path, const Json& request, int64_t patience_
 absl::Status AskDaemon(const std::string& path, const Json& request,
                        const std::function<void(const Json&)>& handler) {
   std::vector<Json> answers;
-  RETURN_IF_ERROR(Ask(path, request, kAnswerNs, [&](Json answer) {
-    answers.push_back(std::move(answer));
-    return true;
-  }));
+  RETURN_IF_ERROR(Ask(
+      path, request, kAnswerNs,
+      [&](Json answer) {
+        answers.push_back(std::move(answer));
+        return true;
+      },
+      [] {}));
   for (const Json& each : answers) handler(each);
   return absl::OkStatus();
 }
 
 absl::Status StreamFromDaemon(const std::string& path, const Json& request,
-                              const std::function<bool(const Json&)>& handler) {
-  return Ask(path, request, kPatienceNs, [&](Json answer) { return handler(answer); });
+                              const std::function<bool(const Json&)>& handler,
+                              const std::function<void()>& pause) {
+  return Ask(
+      path, request, kPatienceNs, [&](Json answer) { return handler(answer); }, pause);
 }
 
 }  // namespace utproxy

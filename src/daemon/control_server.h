@@ -87,9 +87,11 @@ absl::Status AskDaemon(const std::string& path, const Json& request,
                        const std::function<void(const Json&)>& handler);
 
 // The same for an answer that has no end until the asker wants none: `handler` is called with each
-// object as it comes, and returns false where it wants no more.
+// object as it comes, and returns false where it wants no more; `pause` is called when it would
+// have to wait for the next one.
 absl::Status StreamFromDaemon(const std::string& path, const Json& request,
-                              const std::function<bool(const Json&)>& handler);
+                              const std::function<bool(const Json&)>& handler,
+                              const std::function<void()>& pause);
 
 }  // namespace utproxy
 

@@ -26,7 +26,8 @@ absl::StatusOr<std::unique_ptr<NflogTracer>> NflogTracer::Open(uint16_t group, c
 }
 
 absl::Status NflogTracer::Run(const std::function<bool(const Json&)>& take,
-                              const std::function<void(uint64_t lost, uint64_t total)>& lost) {
+                              const std::function<void(uint64_t lost, uint64_t total)>& lost,
+                              const std::function<void()>& pause) {
   uint64_t told = 0;
   bool wanted = true;
   absl::Status status;
@@ -43,6 +44,7 @@ absl::Status NflogTracer::Run(const std::function<bool(const Json&)>& take,
       lost(source_.lost() - told, source_.lost());
       told = source_.lost();
     }
+    pause();
   }
   return status;
 }

@@ -27,9 +27,11 @@ class NflogTracer {
                                                            Filter filter, const TraceParts& parts);
 
   // The objects of `utproxy trace`, with "group" for queue, until one is not wanted any more. Calls
-  // `lost` where copies were lost: since the last time, and in all.
+  // `lost` where copies were lost: since the last time, and in all; `pause` after what the kernel
+  // gave at a time.
   absl::Status Run(const std::function<bool(const Json&)>& take,
-                   const std::function<void(uint64_t lost, uint64_t total)>& lost);
+                   const std::function<void(uint64_t lost, uint64_t total)>& lost,
+                   const std::function<void()>& pause);
 
  private:
   NflogTracer(NflogSource source, std::unique_ptr<Explainer> explainer, uint16_t group,
