@@ -48,6 +48,7 @@ enum class Trouble : uint8_t {
   kNone,
   kExactFailed,  // the kernel gave no answer: `reason` means nothing
   kSteerFailed,  // its flow entry could not be made to stand
+  kShed,         // the queue is full and flooded, and it would open a connection
 };
 
 // What became of one packet. A plain value.

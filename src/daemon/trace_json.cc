@@ -20,6 +20,15 @@ std::vector<ExplainStep> NoAnswer() {
            .candidates = {}}};
 }
 
+ExplainStep Shed() {
+  return {.kind = StepKind::kDelivery,
+          .result = "failed",
+          .why =
+              "A flood fills the queue, and new connections are what is dropped then, so that "
+              "those that stand are served (shed in 'utproxy stats').",
+          .candidates = {}};
+}
+
 ExplainStep SteerFailed() {
   return {.kind = StepKind::kDelivery,
           .result = "failed",
@@ -54,6 +63,7 @@ Explanation ExplainRecord(const TraceRecord& record, const Policy& policy, PortL
     RecordLookup lookup(record, around);
     explanation = Explain(record.packet, policy, lookup);
     if (record.trouble == Trouble::kSteerFailed) explanation.steps.push_back(SteerFailed());
+    if (record.trouble == Trouble::kShed) explanation.steps.push_back(Shed());
   }
   explanation.decision = record.decision();
   return explanation;

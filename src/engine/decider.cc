@@ -119,6 +119,7 @@ void Decider::DecideBeyondBudget(absl::Span<const QueuedPacket> packets,
     if (crowded_ && budget_.flooded() && IsToBeShed(packet, decisions[i])) {
       counters_.shed.Add(1);
       decisions[i].verdict = Verdict::kDrop;
+      decisions[i].trouble = Trouble::kShed;
       decisions[i].mark = packet.mark;
       continue;
     }
