@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // How much does deciding cost beside the queue itself? Fills the queue while nobody reads, then
 // times the draining, so that no sender has to keep up; packets are delivered to a local socket.
-// Contestants in turn: a worker that accepts all with a mark, and utproxy's own decisions, with the
-// mirror, exact queries and steering to another port.
+// Contestants in turn: a worker that accepts all with a mark, the same with a flight recorder, and
+// utproxy's own decisions as in the daemon, with mirror, exact queries, steering to another port
+// and the flight recorder.
 //
 // Usage: drain [PACKETS [ROUNDS [FLOWS]]]. Prints a line a round and the medians.
 #include <sys/resource.h>
@@ -16,6 +17,7 @@
 
 #include "base/clock.h"
 #include "engine/decider.h"
+#include "engine/flight_tap.h"
 #include "queue/worker.h"
 #include "support/sockets.h"
 
@@ -52,10 +54,10 @@ struct Round {
 
 // Fills a queue of `packets`, all flows in turn, and drains it with `decider`.
 Round Drain(BatchDecider* decider, const UniqueFd& listener, size_t packets,
-            const std::vector<UniqueFd>& flows) {
+            const std::vector<UniqueFd>& flows, BatchObserver* observer = nullptr) {
   QueueOptions options;
   options.maxlen = static_cast<uint32_t>(packets);
-  auto worker = QueueWorker::Create(0, options, decider);
+  auto worker = QueueWorker::Create(0, options, decider, observer);
   if (!worker.ok()) {
     std::fprintf(stderr, "%s\n", std::string(worker.status().message()).c_str());
     std::exit(1);
@@ -82,6 +84,19 @@ UniqueFd BigBuffer(UniqueFd fd) {
   return fd;
 }
 
+// What one packet takes at `kpps`, in nanoseconds.
+double PacketNs(double kpps) { return 1e6 / kpps; }
+
+// A worker that accepts all, whatever `observer` (may be null) does beside it.
+Round DrainAcceptingAll(const char* name, size_t packets, const std::vector<UniqueFd>& flows,
+                        BatchObserver* observer) {
+  AcceptAll decider;
+  const UniqueFd at_asked = BigBuffer(testing::Bind(SOCK_DGRAM, kAsked));
+  const Round r = Drain(&decider, at_asked, packets, flows, observer);
+  std::printf("%-11s %8.0f kpps  %zu delivered\n", name, r.kpps, r.delivered);
+  return r;
+}
+
 int Main(size_t packets, int rounds, size_t flow_count) {
   rlimit limit{.rlim_cur = 20000, .rlim_max = 20000};
   (void)::setrlimit(RLIMIT_NOFILE, &limit);
@@ -93,17 +108,16 @@ int Main(size_t packets, int rounds, size_t flow_count) {
   }
   std::vector<UniqueFd> flows;
   for (size_t i = 0; i < flow_count; ++i) flows.push_back(testing::Connect(SOCK_DGRAM, kAsked));
-  std::vector<double> all, ours;
+  std::vector<double> all, recorded, ours;
   bool complete = true;
   for (int i = 0; i < rounds; ++i) {
-    {
-      AcceptAll decider;
-      const UniqueFd at_asked = BigBuffer(testing::Bind(SOCK_DGRAM, kAsked));
-      const Round r = Drain(&decider, at_asked, packets, flows);
-      all.push_back(r.kpps);
-      complete = complete && r.delivered == packets;
-      std::printf("accept-all  %8.0f kpps  %zu delivered\n", r.kpps, r.delivered);
-    }
+    FlightTap tap;
+    const Round plain = DrainAcceptingAll("accept-all", packets, flows, nullptr);
+    const Round taped = DrainAcceptingAll("recorded", packets, flows, &tap);
+    all.push_back(plain.kpps);
+    recorded.push_back(taped.kpps);
+    complete = complete && plain.delivered == packets && taped.delivered == packets &&
+               tap.recorder().end() == packets;
     const UniqueFd listener =
         BigBuffer(testing::Bind(SOCK_DGRAM, kListener, {.transparent = true}));
     auto steering = Steering::Open({});
@@ -112,7 +126,7 @@ int Main(size_t packets, int rounds, size_t flow_count) {
     if (!steering.ok() || !mirror.ok() || !client.ok()) return 1;
     Decider decider({.on_port = kListenerPort, .mark_value = 1}, mirror->get(),
                     ExactQuerier(std::move(*client), &(*mirror)->table()), steering->get());
-    const Round r = Drain(&decider, listener, packets, flows);
+    const Round r = Drain(&decider, listener, packets, flows, &tap);
     ours.push_back(r.kpps);
     complete = complete && r.delivered == packets;
     std::printf("utproxy     %8.0f kpps  %zu delivered, %llu by exact queries\n", r.kpps,
@@ -120,6 +134,8 @@ int Main(size_t packets, int rounds, size_t flow_count) {
   }
   std::printf("median: accept-all %.0f kpps, utproxy %.0f kpps, ratio %.2f\n", Median(all),
               Median(ours), Median(ours) / Median(all));
+  std::printf("median: flight recorder %.0f ns a packet\n",
+              PacketNs(Median(recorded)) - PacketNs(Median(all)));
   return complete ? 0 : 1;
 }
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "ruleset": {"base", "netlink"},
     "trace": {"base", "packet", "decide", "netlink"},
     "diagnose": {"base", "packet", "decide", "netlink"},
-    "engine": {"base", "packet", "decide", "sockets", "netlink", "mirror", "queue", "steer"},
+    "engine": {"base", "packet", "decide", "sockets", "netlink", "mirror", "queue", "steer", "trace"},
     "daemon": {"base", "packet", "decide", "sockets", "netlink", "mirror", "queue", "steer", "ruleset",
                "trace", "diagnose", "engine"},
 }

@@ -6,8 +6,8 @@
 namespace utproxy::tools {
 
 absl::Span<const CommandEntry> Commands() {
-  static const std::array kCommands = {RunEntry(),    ExplainEntry(), SocketsEntry(),
-                                       StatsEntry(),  RulesetEntry(), BenchEntry(),
+  static const std::array kCommands = {RunEntry(),    ExplainEntry(), SocketsEntry(), StatsEntry(),
+                                       TraceEntry(),  ReplayEntry(),  RulesetEntry(), BenchEntry(),
                                        DoctorEntry(), ReportEntry()};
   return kCommands;
 }

@@ -17,6 +17,8 @@ CommandEntry RunEntry();
 CommandEntry ExplainEntry();
 CommandEntry SocketsEntry();
 CommandEntry StatsEntry();
+CommandEntry TraceEntry();
+CommandEntry ReplayEntry();
 CommandEntry RulesetEntry();
 CommandEntry BenchEntry();
 CommandEntry DoctorEntry();

@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "daemon/control_server.h"
 #include "daemon/daemon.h"
+#include "daemon/snapshot.h"
 #include "diagnose/socket_owner.h"
 #include "mirror/inherit.h"
 #include "mirror/interfaces.h"
@@ -25,12 +26,19 @@ class SocketsCommand : public Command {
  public:
   void Declare(OptionTable& options) override {
     options.Flag("--json", "one JSON object a socket: a snapshot that replay reads", &json_, "-j");
+    options.Flag("--interfaces", "the interfaces too, with their primary addresses (with -j)",
+                 &interfaces_);
     options.Flag("--exact", "ask the kernel rather than the daemon's mirror", &exact_);
     options.Value("--control", "PATH", "the daemon's control socket",
                   [this](absl::string_view path) {
                     control_ = std::string(path);
                     return absl::OkStatus();
                   });
+  }
+
+  absl::Status Check() override {
+    if (interfaces_ && !json_) return UsageError("--interfaces: goes with --json");
+    return absl::OkStatus();
   }
 
   absl::StatusOr<int> Run(Environment& env) override {
@@ -43,9 +51,10 @@ class SocketsCommand : public Command {
       }
     };
     if (exact_) {
-      RETURN_IF_ERROR(Exact(take));
+      RETURN_IF_ERROR(Exact(interfaces_, take));
     } else {
-      RETURN_IF_ERROR(AskDaemon(control_, {{"command", "sockets"}}, take));
+      RETURN_IF_ERROR(
+          AskDaemon(control_, {{"command", "sockets"}, {"interfaces", interfaces_}}, take));
     }
     if (!json_) env.out << table.ToString(env.color());
     return kExitOk;
@@ -62,9 +71,12 @@ class SocketsCommand : public Command {
                 TransparentText(s["transparent"]), text("so_mark"), process});
   }
 
-  static absl::Status Exact(const std::function<void(const Json&)>& take) {
+  static absl::Status Exact(bool with_interfaces, const std::function<void(const Json&)>& take) {
     ASSIGN_OR_RETURN(DiagClient client, DiagClient::Open());
     ASSIGN_OR_RETURN(const auto interfaces, ReadInterfaces());
+    if (with_interfaces) {
+      for (const Json& json : InterfacesJson(*interfaces)) take(json);
+    }
     const auto owners = ReadSocketOwners();
     for (const Proto proto : {Proto::kTcp, Proto::kUdp}) {
       for (const Family family : {Family::kIpv4, Family::kIpv6}) {
@@ -83,6 +95,7 @@ class SocketsCommand : public Command {
   std::string control_ = kDefaultControlPath;
   bool json_ = false;
   bool exact_ = false;
+  bool interfaces_ = false;
 };
 
 }  // namespace

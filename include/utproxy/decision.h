@@ -33,6 +33,24 @@ const char* ReasonName(Reason reason);
 // Whether a packet decided for this reason is handed to a socket; all others are misses.
 constexpr bool IsHit(Reason reason) { return reason <= Reason::kListener; }
 
+// Who answered the lookups that a decision rests on.
+enum class Origin : uint8_t {
+  kMirror,      // a copy of the kernel's sockets
+  kCache,       // what the kernel said of this flow within the last second
+  kExact,       // the kernel, asked about this packet
+  kOverBudget,  // a copy, where the kernel should have been asked
+};
+// "mirror" or "exact" (for kExact alone), as the JSON output names them.
+const char* OriginName(Origin origin);
+
+// Why a packet was dropped whatever was decided.
+enum class Trouble : uint8_t {
+  kNone,
+  kExactFailed,  // the kernel gave no answer: `reason` means nothing
+  kSteerFailed,  // its flow entry could not be made to stand
+  kShed,         // the queue is full and flooded, and it would open a connection
+};
+
 // What became of one packet. A plain value.
 struct Decision {
   Verdict verdict = Verdict::kDrop;
@@ -42,6 +60,8 @@ struct Decision {
   // The TIME_WAIT minisocket `time_wait_cookie` has to go, so that this SYN can open a connection.
   bool kill_time_wait = false;
   uint16_t lport = 0;
+  Origin origin = Origin::kMirror;
+  Trouble trouble = Trouble::kNone;
   uint32_t mark = 0;  // after the verdict; host byte order
   Address laddr;
   uint64_t time_wait_cookie = 0;

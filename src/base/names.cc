@@ -37,6 +37,8 @@ const char* SockStateName(SockState state, Proto proto) {
 
 const char* VerdictName(Verdict verdict) { return verdict == Verdict::kAccept ? "accept" : "drop"; }
 
+const char* OriginName(Origin origin) { return origin == Origin::kExact ? "exact" : "mirror"; }
+
 const char* ReasonName(Reason reason) {
   switch (reason) {
     case Reason::kEstablished:

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -28,6 +29,7 @@ constexpr int64_t kRequestNs = 2 * kNsPerSec;  // for a client's whole request
 constexpr int64_t kStallNs = 10 * kNsPerSec;   // without a byte taken of the answer
 // A request that takes the daemon a while (a large table) must not fail for the asker.
 constexpr int64_t kAnswerNs = 30 * kNsPerSec;
+constexpr int64_t kPatienceNs = int64_t{86400} * 365 * kNsPerSec;  // of streams
 constexpr size_t kMaxAnswerLine = size_t{1} << 20;
 
 absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
@@ -81,17 +83,18 @@ bool WaitFor(int fd, short events, int stop, int64_t deadline_ns) {
     if (left_ms < 0) return false;
     std::array<pollfd, 2> fds{
         {{.fd = fd, .events = events, .revents = 0}, {.fd = stop, .events = POLLIN, .revents = 0}}};
-    const int n = ::poll(fds.data(), fds.size(), static_cast<int>(left_ms) + 1);
+    const int n =
+        ::poll(fds.data(), fds.size(), static_cast<int>(std::min<int64_t>(left_ms, 60'000)) + 1);
     if (n < 0 && errno != EINTR) return false;
     if (fds[1].revents != 0) return false;
     if (fds[0].revents != 0) return true;
   }
 }
 
-// False where the peer has gone or reads nothing for kStallNs.
-bool WriteAll(int fd, int stop, absl::string_view bytes) {
+// False where the peer has gone or reads nothing for `stall_ns`.
+bool WriteAll(int fd, int stop, absl::string_view bytes, int64_t stall_ns = kStallNs) {
   while (!bytes.empty()) {
-    if (!WaitFor(fd, POLLOUT, stop, MonotonicNs() + kStallNs)) return false;
+    if (!WaitFor(fd, POLLOUT, stop, MonotonicNs() + stall_ns)) return false;
     const ssize_t n = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n <= 0) return false;
@@ -207,10 +210,23 @@ void ControlServer::ReapClients() {
   }
 }
 
+bool ControlServer::Writer::operator()(const Json& json) const {
+  return WriteAll(client_, stop_, absl::StrCat(JsonLine(json), "\n"));
+}
+
+bool ControlServer::Writer::Lines(absl::string_view lines) const {
+  return WriteAll(client_, stop_, lines, kPatienceNs);
+}
+
+// The client is not waited for, only its end: POLLHUP is reported unasked.
+bool ControlServer::Writer::Wait(int ms) const {
+  std::array<pollfd, 2> fds{
+      {{.fd = client_, .events = 0, .revents = 0}, {.fd = stop_, .events = POLLIN, .revents = 0}}};
+  return ::poll(fds.data(), fds.size(), ms) <= 0;
+}
+
 void ControlServer::ServeClient(int fd) {
-  const Writer write = [&](const Json& json) {
-    return WriteAll(fd, stop_.get(), absl::StrCat(JsonLine(json), "\n"));
-  };
+  const Writer write(fd, stop_.get());
   std::string rest;
   const std::optional<std::string> line =
       ReadLine(fd, stop_.get(), kMaxRequestBytes, MonotonicNs() + kRequestNs, &rest);
@@ -231,8 +247,11 @@ void ControlServer::ServeClient(int fd) {
   }
 }
 
-absl::Status AskDaemon(const std::string& path, const Json& request,
-                       const std::function<void(const Json&)>& handler) {
+namespace {
+
+// Hands each line of the answer to `handler`, until it returns false or the end has come.
+absl::Status Ask(const std::string& path, const Json& request, int64_t patience_ns,
+                 const std::function<bool(Json)>& handler, const std::function<void()>& pause) {
   const std::string what = absl::StrCat("ask the daemon at ", path);
   ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
   ASSIGN_OR_RETURN(const UniqueFd fd, OpenUnix());
@@ -243,23 +262,43 @@ absl::Status AskDaemon(const std::string& path, const Json& request,
   if (!WriteAll(fd.get(), -1, absl::StrCat(JsonLine(request), "\n"))) {
     return absl::UnavailableError(absl::StrCat(what, ": it does not read"));
   }
-  std::vector<Json> answers;
   std::string rest;
-  while (const std::optional<std::string> line =
-             ReadLine(fd.get(), -1, kMaxAnswerLine, MonotonicNs() + kAnswerNs, &rest)) {
+  while (true) {
+    if (rest.find('\n') == std::string::npos) pause();
+    const std::optional<std::string> line =
+        ReadLine(fd.get(), -1, kMaxAnswerLine, MonotonicNs() + patience_ns, &rest);
+    if (!line) return absl::DataLossError(absl::StrCat(what, ": the answer was cut short"));
     Json answer = Json::parse(*line, nullptr, /*allow_exceptions=*/false);
     if (!answer.is_object()) return absl::DataLossError(absl::StrCat(what, ": malformed answer"));
     if (answer.contains("error") && answer["error"].is_string()) {
       return absl::FailedPreconditionError(
           absl::StrCat(what, ": ", answer["error"].get<std::string>()));
     }
-    if (answer.contains("end")) {
-      for (const Json& each : answers) handler(each);
-      return absl::OkStatus();
-    }
-    answers.push_back(std::move(answer));
+    if (answer.contains("end") || !handler(std::move(answer))) return absl::OkStatus();
   }
-  return absl::DataLossError(absl::StrCat(what, ": the answer was cut short"));
+}
+
+}  // namespace
+
+absl::Status AskDaemon(const std::string& path, const Json& request,
+                       const std::function<void(const Json&)>& handler) {
+  std::vector<Json> answers;
+  RETURN_IF_ERROR(Ask(
+      path, request, kAnswerNs,
+      [&](Json answer) {
+        answers.push_back(std::move(answer));
+        return true;
+      },
+      [] {}));
+  for (const Json& each : answers) handler(each);
+  return absl::OkStatus();
+}
+
+absl::Status StreamFromDaemon(const std::string& path, const Json& request,
+                              const std::function<bool(const Json&)>& handler,
+                              const std::function<void()>& pause) {
+  return Ask(
+      path, request, kPatienceNs, [&](Json answer) { return handler(answer); }, pause);
 }
 
 }  // namespace utproxy

@@ -33,7 +33,21 @@ class ControlServer {
   // Answers a request: calls `write` once for every object of the answer, and stops early where it
   // returns false (the client has gone). An error becomes the object {"error": "..."}. Called from
   // several threads at once.
-  using Writer = std::function<bool(const Json&)>;
+  class Writer {
+   public:
+    // Both descriptors outlive it: the client's, and one that is readable once the server ends.
+    Writer(int client, int stop) : client_(client), stop_(stop) {}
+    bool operator()(const Json& json) const;
+    // Whole lines, each an object, for streams: waits for a client that does not read, however
+    // long that takes.
+    bool Lines(absl::string_view lines) const;
+    // Passes `ms` milliseconds. False at once where the client has gone or the server ends.
+    bool Wait(int ms) const;
+
+   private:
+    int client_;
+    int stop_;
+  };
   using Handler = std::function<absl::Status(const Json& request, const Writer& write)>;
 
   // Binds `path`, whose folder is made where it is missing; a socket file that nobody listens on
@@ -71,6 +85,13 @@ class ControlServer {
 // called when the whole answer is there, so that a slow handler does not hold up the daemon.
 absl::Status AskDaemon(const std::string& path, const Json& request,
                        const std::function<void(const Json&)>& handler);
+
+// The same for an answer that has no end until the asker wants none: `handler` is called with each
+// object as it comes, and returns false where it wants no more; `pause` is called when it would
+// have to wait for the next one.
+absl::Status StreamFromDaemon(const std::string& path, const Json& request,
+                              const std::function<bool(const Json&)>& handler,
+                              const std::function<void()>& pause);
 
 }  // namespace utproxy
 

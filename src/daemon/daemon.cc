@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "daemon/daemon.h"
 
+#include <absl/cleanup/cleanup.h>
 #include <absl/strings/str_cat.h>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "daemon/explainer.h"
+#include "daemon/snapshot.h"
 #include "daemon/stats.h"
+#include "daemon/trace_stream.h"
 #include "queue/nf_queue.h"
 #include "queue/queue_stats.h"
 
@@ -68,11 +71,13 @@ absl::Status Daemon::StartQueues() {
 
 absl::Status Daemon::StartQueue(const Target& target, uint16_t number) {
   ASSIGN_OR_RETURN(DiagClient client, DiagClient::Open());
-  Queue queue{.target = &target, .decider = nullptr, .worker = nullptr};
+  Queue queue{.target = &target, .decider = nullptr, .tap = nullptr, .worker = nullptr};
   queue.decider = std::make_unique<Decider>(target.policy, mirror_.get(),
                                             ExactQuerier(std::move(client), &mirror_->table()),
                                             steering_.get());
-  ASSIGN_OR_RETURN(queue.worker, QueueWorker::Create(number, target.queue, queue.decider.get()));
+  queue.tap = std::make_unique<FlightTap>();
+  ASSIGN_OR_RETURN(queue.worker,
+                   QueueWorker::Create(number, target.queue, queue.decider.get(), queue.tap.get()));
   const size_t nth = number - target.queue_first;
   const int cpu = target.cpus.empty() ? -1 : target.cpus[nth % target.cpus.size()];
   RETURN_IF_ERROR(queue.worker->Start(cpu));
@@ -177,20 +182,40 @@ absl::Status Daemon::Handle(const Json& request, const ControlServer::Writer& wr
     (void)write(Stats());
     return absl::OkStatus();
   }
-  if (command == "sockets") return HandleSockets(write);
+  if (command == "sockets") return HandleSockets(request, write);
+  if (command == "trace") return HandleTrace(request, write);
   if (command == "explain") return HandleExplain(request, write);
   return absl::InvalidArgumentError("request: unknown command");
 }
 
-absl::Status Daemon::HandleSockets(const ControlServer::Writer& write) {
-  std::vector<Socket> sockets;
-  mirror_->table().Snapshot(&sockets);
+absl::Status Daemon::HandleSockets(const Json& request, const ControlServer::Writer& write) {
   const std::shared_ptr<const InterfaceSnapshot> interfaces = mirror_->interfaces().Get();
   const InterfaceNames names = [&](uint32_t ifindex) { return interfaces->NameOf(ifindex); };
-  for (const Socket& socket : sockets) {
-    if (!write(ToJson(socket, names))) return absl::UnavailableError("the client does not read");
+  const absl::Status gone = absl::UnavailableError("the client does not read");
+  if (request.value("interfaces", Json(false)) == Json(true)) {
+    for (const Json& json : InterfacesJson(*interfaces)) {
+      if (!write(json)) return gone;
+    }
+  }
+  const OwnersByInode owners = ReadSocketOwners();
+  for (const Socket& socket : SocketsInOrder(mirror_->table())) {
+    if (!write(ToJson(socket, names, OwnerOf(socket, owners)))) return gone;
   }
   return absl::OkStatus();
+}
+
+absl::Status Daemon::HandleTrace(const Json& json, const ControlServer::Writer& write) {
+  ASSIGN_OR_RETURN(TraceRequest request, TraceRequest::FromJson(json));
+  const absl::Cleanup leave = [this] { trace_readers_.fetch_sub(1); };
+  if (trace_readers_.fetch_add(1) >= kMaxTraceReaders) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("trace: ", kMaxTraceReaders, " others trace already; end one of them"));
+  }
+  std::vector<TraceSource> sources;
+  for (const Queue& queue : queues_) {
+    sources.push_back({&queue.tap->recorder(), queue.target, queue.worker->number()});
+  }
+  return TraceStream(std::move(request), std::move(sources), mirror_.get()).Run(write);
 }
 
 // What only the daemon knows of the delivery step: whether the listener's socket can be had.

@@ -5,6 +5,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "daemon/losses.h"
 #include "daemon/target.h"
 #include "engine/decider.h"
+#include "engine/flight_tap.h"
 #include "mirror/mirror.h"
 #include "queue/worker.h"
 #include "ruleset/ruleset.h"
@@ -24,6 +26,8 @@
 namespace utproxy {
 
 inline constexpr size_t kMaxQueues = 256;
+// Clients that trace at a time: they stay, and others must find a place at the control socket.
+inline constexpr int kMaxTraceReaders = 8;
 
 enum class SteerMode : uint8_t { kAuto, kSkLookup, kNone };
 
@@ -67,7 +71,8 @@ class Daemon {
   struct Queue {
     const Target* target;
     std::unique_ptr<Decider> decider;
-    std::unique_ptr<QueueWorker> worker;  // after the decider: it goes first
+    std::unique_ptr<FlightTap> tap;
+    std::unique_ptr<QueueWorker> worker;  // after what it calls: it goes first
   };
 
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
@@ -75,7 +80,8 @@ class Daemon {
   absl::Status StartQueues();
   absl::Status StartQueue(const Target& target, uint16_t number);
   absl::Status Handle(const Json& request, const ControlServer::Writer& write);
-  absl::Status HandleSockets(const ControlServer::Writer& write);
+  absl::Status HandleSockets(const Json& request, const ControlServer::Writer& write);
+  absl::Status HandleTrace(const Json& request, const ControlServer::Writer& write);
   absl::Status HandleExplain(const Json& request, const ControlServer::Writer& write);
   const Target* FindTarget(const std::string& name) const;
   void ExplainSteering(const Packet& packet, Explanation* explanation);
@@ -89,6 +95,7 @@ class Daemon {
   std::vector<Queue> queues_;
   std::optional<InstalledRuleset> ruleset_;
   std::unique_ptr<ControlServer> control_;
+  std::atomic<int> trace_readers_{0};
   Losses last_losses_;
   bool warned_of_protocols_ = false;
 };

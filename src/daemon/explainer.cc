@@ -40,18 +40,9 @@ class ExplainLookup {
   const std::vector<Candidate>& candidates() const { return candidates_; }
 
  private:
-  // The kernel's word is the truth; the list only tells who else was considered.
   std::optional<Socket> Settle(std::optional<Socket> found) {
     candidates_ = list_.candidates();
-    for (Candidate& candidate : candidates_) {
-      const bool chosen = found && candidate.socket.cookie == found->cookie;
-      if (chosen == candidate.chosen) continue;
-      candidate.chosen = chosen;
-      candidate.why = chosen ? "The kernel chose it: a SO_REUSEPORT group, SO_INCOMING_CPU or an "
-                               "sk_lookup program decided, which sock_diag does not show."
-                             : "It would do, but the kernel chose another: a SO_REUSEPORT group, "
-                               "SO_INCOMING_CPU or an sk_lookup program decided.";
-    }
+    SettleCandidates(found, &candidates_);
     return found;
   }
 
@@ -150,12 +141,6 @@ ExplainStep DeliveryStep(const Packet& packet, const Decision& decision, RouteAn
   return step;
 }
 
-std::optional<SocketOwner> OwnerOf(const Socket& socket, const OwnersByInode& owners) {
-  const auto it = owners.find(socket.inode);
-  if (it == owners.end() || it->first == 0) return std::nullopt;
-  return it->second;
-}
-
 Json CandidateJson(const Candidate& candidate, const OwnersByInode& owners) {
   Json json;
   const Socket& socket = candidate.socket;
@@ -186,6 +171,18 @@ Json StepJson(const ExplainStep& step, const OwnersByInode& owners) {
 }
 
 }  // namespace
+
+std::optional<SocketOwner> OwnerOf(const Socket& socket, const OwnersByInode& owners) {
+  const auto it = owners.find(socket.inode);
+  if (it == owners.end() || it->first == 0) return std::nullopt;
+  return it->second;
+}
+
+Json StepsJson(const std::vector<ExplainStep>& steps, const OwnersByInode& owners) {
+  Json json = Json::array();
+  for (const ExplainStep& step : steps) json.push_back(StepJson(step, owners));
+  return json;
+}
 
 absl::StatusOr<std::unique_ptr<Explainer>> Explainer::Open() {
   ASSIGN_OR_RETURN(auto interfaces, Interfaces::Open());
@@ -275,8 +272,7 @@ Json ToJson(const Explanation& explanation, const Packet& packet, const Interfac
   std::optional<SocketOwner> owner;
   if (explanation.decision.socket) owner = OwnerOf(*explanation.decision.socket, owners);
   Json json = ToJson(explanation.decision, packet, names, owner);
-  json["steps"] = Json::array();
-  for (const ExplainStep& step : explanation.steps) json["steps"].push_back(StepJson(step, owners));
+  json["steps"] = StepsJson(explanation.steps, owners);
   json["kernel"] = KernelWould(packet, explanation.decision);
   json["source"] = source;
   return json;

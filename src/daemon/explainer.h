@@ -53,6 +53,12 @@ class Explainer {
   const ExplainContext context_;  // of when it was opened
 };
 
+// The process that holds a socket; nullopt where it is not known, as of sockets without an inode.
+std::optional<SocketOwner> OwnerOf(const Socket& socket, const OwnersByInode& owners);
+
+// The objects of a decision's "steps".
+Json StepsJson(const std::vector<ExplainStep>& steps, const OwnersByInode& owners);
+
 // The JSON object of one decision, with its steps. `source`: "exact" or "mirror".
 Json ToJson(const Explanation& explanation, const Packet& packet, const InterfaceNames& names,
             const OwnersByInode& owners, const char* source);

@@ -58,6 +58,18 @@ std::optional<Address> PrimaryAddressOf(absl::Span<const InterfaceAddress> addre
   return std::nullopt;
 }
 
+void SettleCandidates(const std::optional<Socket>& found, std::vector<Candidate>* candidates) {
+  for (Candidate& candidate : *candidates) {
+    const bool chosen = found && candidate.socket.cookie == found->cookie;
+    if (chosen == candidate.chosen) continue;
+    candidate.chosen = chosen;
+    candidate.why = chosen ? "The kernel chose it: a SO_REUSEPORT group, SO_INCOMING_CPU or an "
+                             "sk_lookup program decided, which sock_diag does not show."
+                           : "It would do, but the kernel chose another: a SO_REUSEPORT group, "
+                             "SO_INCOMING_CPU or an sk_lookup program decided.";
+  }
+}
+
 ListLookup::ListLookup(std::vector<Socket> sockets, std::vector<InterfaceAddress> addresses)
     : sockets_(std::move(sockets)), addresses_(std::move(addresses)) {
   std::stable_sort(sockets_.begin(), sockets_.end(),

@@ -28,6 +28,10 @@ struct InterfaceAddress {
 std::optional<Address> PrimaryAddressOf(absl::Span<const InterfaceAddress> addresses,
                                         uint32_t ifindex, Family family);
 
+// Brings candidates that a list gave into line with what the kernel itself answered, `found`: that
+// is the truth, and the list only tells who else was considered.
+void SettleCandidates(const std::optional<Socket>& found, std::vector<Candidate>* candidates);
+
 // A SocketLookup over a plain list: for tests, and for deciding offline from a snapshot. Every
 // lookup walks the whole list. Not thread-safe.
 class ListLookup {

@@ -113,11 +113,13 @@ void Decider::DecideBeyondBudget(absl::Span<const QueuedPacket> packets,
   counters_.over_budget.Add(beyond_budget_.size());
   beyond_steered_.clear();
   for (const size_t i : beyond_budget_) {
+    decisions[i].origin = Origin::kOverBudget;
     decisions[i].kill_time_wait = false;
     const Packet& packet = packets[i].packet;
     if (crowded_ && budget_.flooded() && IsToBeShed(packet, decisions[i])) {
       counters_.shed.Add(1);
       decisions[i].verdict = Verdict::kDrop;
+      decisions[i].trouble = Trouble::kShed;
       decisions[i].mark = packet.mark;
       continue;
     }
@@ -193,6 +195,7 @@ bool Decider::DecideByCache(const Packet& packet, Decision* decision) {
   if (cached == nullptr) return false;
   *decision = *cached;
   decision->mark = policy_.Remark(packet.mark);
+  decision->origin = Origin::kCache;
   return true;
 }
 
@@ -213,11 +216,13 @@ void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,
     Decision& decision = decisions[unsure_[i]];
     if (!answers_[i].complete) {
       counters_.exact_failed.Add(1);
-      decision = Decision{.mark = asked_[i].mark};
+      decision = Decision{
+          .origin = Origin::kExact, .trouble = Trouble::kExactFailed, .mark = asked_[i].mark};
       continue;
     }
     ExactLookup lookup(answers_[i], *interfaces_);
     decision = Decide(asked_[i], policy_, lookup);
+    decision.origin = Origin::kExact;
     Learn(answers_[i]);
   }
   counters_.exact_queries.Add(querier_.queries() - queries);
@@ -296,6 +301,7 @@ void Decider::Steer(const std::vector<size_t>& which, absl::Span<const QueuedPac
     // Marked without its entry, the packet could reach a socket of the router's own.
     Decision& decision = decisions[steer_at_[i]];
     decision.verdict = Verdict::kDrop;
+    decision.trouble = Trouble::kSteerFailed;
     decision.mark = packets[steer_at_[i]].packet.mark;
   }
 }

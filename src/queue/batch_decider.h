@@ -15,6 +15,10 @@ namespace utproxy {
 struct QueuedPacket {
   uint32_t id = 0;  // the kernel's packet id, host byte order
   Packet packet;
+  // The packet from its IP header, as much as was copied; valid until the worker receives again.
+  absl::Span<const uint8_t> bytes;
+  uint32_t true_length = 0;  // of the whole packet, in bytes
+  int64_t arrived_ns = 0;    // when the kernel took it in; CLOCK_REALTIME, 0 where unknown
 };
 
 // Decides what a queue's worker has received. One instance a worker, called from its thread only.

@@ -2,6 +2,7 @@
 #include "queue/codec.h"
 
 #include <arpa/inet.h>
+#include <endian.h>
 #include <libnetfilter_queue/linux_nfnetlink_queue.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
@@ -58,6 +59,8 @@ struct PacketReader {
         return ReadBig32(value, &packet->indev);
       case NFQA_IFINDEX_PHYSINDEV:
         return ReadBig32(value, &packet->physindev);
+      case NFQA_TIMESTAMP:
+        return Timestamp(value);
       case NFQA_CAP_LEN:
         has_true_length = true;
         return ReadBig32(value, &packet->true_length);
@@ -67,6 +70,17 @@ struct PacketReader {
       default:
         return true;
     }
+  }
+
+  bool Timestamp(Bytes value) {
+    nfqnl_msg_packet_timestamp stamp{};
+    if (!Read(value, &stamp)) return false;
+    // A stamp that does not fit (after the year 2262) is none.
+    const uint64_t seconds = be64toh(stamp.sec), microseconds = be64toh(stamp.usec);
+    if (seconds < INT64_MAX / 1'000'000'000 && microseconds < 1'000'000) {
+      packet->arrived_ns = static_cast<int64_t>(seconds * 1'000'000'000 + microseconds * 1000);
+    }
+    return true;
   }
 
   bool Header(Bytes value) {

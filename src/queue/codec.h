@@ -19,6 +19,9 @@ struct PacketMessage {
   uint32_t mark = 0;       // the kernel leaves out a mark of 0
   // Length of the whole packet; more than payload.size() where copy_range cut it.
   uint32_t true_length = 0;
+  // When the packet came in, CLOCK_REALTIME; 0 where the kernel did not stamp it, as it does only
+  // while somebody on the host wants such stamps (tcpdump, SO_TIMESTAMP).
+  int64_t arrived_ns = 0;
   // The message was cut short or malformed behind the id, so that nothing but the id and a
   // verdict remain of it; `payload` is empty.
   bool damaged = false;

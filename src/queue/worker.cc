@@ -78,17 +78,20 @@ class SignalBlock {
 }  // namespace
 
 QueueWorker::QueueWorker(std::unique_ptr<NfQueue> queue, const QueueOptions& options,
-                         BatchDecider* decider)
+                         BatchDecider* decider, BatchObserver* observer)
     : queue_(std::move(queue)),
       decider_(decider),
+      observer_(observer),
       crowded_bytes_(CrowdedBytes(options, queue_->receive_buffer())),
       verdicts_(queue_->number()) {}
 
 absl::StatusOr<std::unique_ptr<QueueWorker>> QueueWorker::Create(uint16_t number,
                                                                  const QueueOptions& options,
-                                                                 BatchDecider* decider) {
+                                                                 BatchDecider* decider,
+                                                                 BatchObserver* observer) {
   ASSIGN_OR_RETURN(std::unique_ptr<NfQueue> queue, NfQueue::Bind(number, options));
-  return std::unique_ptr<QueueWorker>(new QueueWorker(std::move(queue), options, decider));
+  return std::unique_ptr<QueueWorker>(
+      new QueueWorker(std::move(queue), options, decider, observer));
 }
 
 QueueWorker::~QueueWorker() { (void)Stop(); }
@@ -188,6 +191,9 @@ void QueueWorker::TakePacket(const PacketMessage& message) {
   queued->id = message.id;
   queued->packet.iif = message.indev;
   queued->packet.mark = message.mark;
+  queued->bytes = message.payload;
+  queued->true_length = message.true_length;
+  queued->arrived_ns = message.arrived_ns;
   ParsePacket(message.payload, message.true_length, &queued->packet);
   if (ReopensItsFlow({packets_.data(), count_}, queued->packet)) {
     const QueuedPacket syn = *queued;
@@ -223,10 +229,18 @@ void QueueWorker::DecideAndAnswer() {
   SeeWhetherCrowded();
   const int64_t before = MonotonicNs();
   decider_->DecideBatch({packets_.data(), count_}, absl::MakeSpan(decisions_.data(), count_));
-  const auto took_ns = static_cast<uint64_t>(MonotonicNs() - before);
+  const int64_t after = MonotonicNs();
+  const auto took_ns = static_cast<uint64_t>(after - before);
   for (size_t i = 0; i < count_; ++i) Answer(packets_[i], decisions_[i]);
   if (queue_->SendVerdicts(verdicts_) != 0) counters_.verdicts_unsent.Add(count_);
   verdicts_.Clear();
+  // Behind the verdicts, so that no packet waits for it.
+  if (observer_ != nullptr) {
+    observer_->Decided({.packets = {packets_.data(), count_},
+                        .decisions = {decisions_.data(), count_},
+                        .decided_ns = after,
+                        .took_ns = took_ns});
+  }
   counters_.packets.Add(count_);
   counters_.batches.Add(1);
   counters_.batch_size.Add(count_);

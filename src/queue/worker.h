@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "queue/batch_decider.h"
+#include "queue/batch_observer.h"
 #include "queue/counters.h"
 #include "queue/nf_queue.h"
 #include "queue/options.h"
@@ -34,10 +35,11 @@ namespace utproxy {
 class QueueWorker {
  public:
   // `decider` is called from the worker's thread only, between Start and the end of Stop, and
-  // outlives the worker.
+  // outlives the worker; so does `observer`, which may be null.
   static absl::StatusOr<std::unique_ptr<QueueWorker>> Create(uint16_t number,
                                                              const QueueOptions& options,
-                                                             BatchDecider* decider);
+                                                             BatchDecider* decider,
+                                                             BatchObserver* observer = nullptr);
   // Stops where it runs.
   ~QueueWorker();
   QueueWorker(const QueueWorker&) = delete;
@@ -60,7 +62,8 @@ class QueueWorker {
   const WorkerCounters& counters() const { return counters_; }
 
  private:
-  QueueWorker(std::unique_ptr<NfQueue> queue, const QueueOptions& options, BatchDecider* decider);
+  QueueWorker(std::unique_ptr<NfQueue> queue, const QueueOptions& options, BatchDecider* decider,
+              BatchObserver* observer);
 
   absl::Status RunLoop();
   absl::Status Loop();
@@ -76,6 +79,7 @@ class QueueWorker {
 
   const std::unique_ptr<NfQueue> queue_;
   BatchDecider* const decider_;
+  BatchObserver* const observer_;
   std::thread thread_;
   std::future<absl::Status> ended_;
   std::atomic<bool> stop_{false};

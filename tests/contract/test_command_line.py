@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-COMMANDS = ["run", "explain", "sockets", "stats", "ruleset", "bench"]
+COMMANDS = ["run", "explain", "sockets", "stats", "trace", "replay", "ruleset", "bench"]
 EXPLAIN = ["explain", "tcp", "10.0.1.99:40000", "10.0.2.99:8080", "--iif", "lan0"]
 RUN = ["run", "--tproxy-mark", "0x1", "--on-port", "1090"]
 INSTALL = ["run", "--install", "--on-port", "1090", "--tproxy-mark", "0x1"]
