@@ -7,7 +7,7 @@ Usage: flood.py BUILD_DIR [--rounds N] [--seconds S] [--pps N] [--only CASE,...]
 
 A client's connections send as fast as they can to a listener behind the queue, while floods of small packets from random
 sources go the same way. Prints medians and spread of the bytes that arrived, and the ratio; exits with 1 where a ratio is
-under the goal.
+under the goal. Without --only and --json the figures are kept in results/flood.json and in README.md.
 """
 import argparse
 import dataclasses
@@ -22,8 +22,12 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
+HERE = pathlib.Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "system"))
 from engine import Target, Utproxy, route_by_mark  # noqa: E402
+import readme_tables  # noqa: E402
 from lab import ASKED, CLIENT, Lab, TRANSPARENT, endpoint, wait_until  # noqa: E402
 
 PORT, ON_PORT, CLOSED_PORT, UDP_PORT = 8080, 12345, 9999, 5353
@@ -210,7 +214,7 @@ def row(case, results):
     idle = [statistics.median(r["idle_cores"] for r in runs) for runs in results.values()]
     cells += [f"{ratio:5.2f}", f"{flood[0]:4.0f} / {flood[1]:4.0f}", f"{lost[0]:3.0f} / {lost[1]:3.0f}",
               f"{idle[0]:.1f} / {idle[1]:.1f}"]
-    print(" | ".join(cells), flush=True)
+    print(f"| {' | '.join(cells)} |", flush=True)
     return ratio
 
 
@@ -234,13 +238,18 @@ def main():
     bench = Bench(options)
     cases = [c for c in CASES if not options.only or c.name in options.only.split(",")]
     results, ratios = {}, {}
-    print("flood | accept-all Mbit/s | utproxy Mbit/s | ratio | flood kpps | lost % before a verdict | idle cores")
-    for case in cases:
-        runs = results[case.name] = {"accept-all": [], "utproxy": []}
-        for _ in range(options.rounds):
-            for kind, figures in runs.items():
-                figures.append(bench.measure(case, kind))
-        ratios[case.name] = row(case, runs)
+    keep = not (options.tiny or options.only or options.json)
+    if keep:
+        options.json = RESULTS / "flood.json"
+    with readme_tables.kept("flood", keep):
+        print("| flood | accept-all Mbit/s | utproxy Mbit/s | ratio | flood kpps | lost or shed % | idle cores |")
+        print("|---|---|---|---|---|---|---|")
+        for case in cases:
+            runs = results[case.name] = {"accept-all": [], "utproxy": []}
+            for _ in range(options.rounds):
+                for kind, figures in runs.items():
+                    figures.append(bench.measure(case, kind))
+            ratios[case.name] = row(case, runs)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps({"ratios": ratios, "runs": results}, indent=1) + "\n")
     return 0 if options.tiny else int(any(not ratio >= GOAL for ratio in ratios.values()))

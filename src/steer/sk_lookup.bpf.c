@@ -51,8 +51,8 @@ static __always_inline void fold_unspecified(__u32* a) {
 }
 
 static __always_inline void read_flow(struct bpf_sk_lookup* ctx, struct steer_flow* flow) {
-  /* Zeroes where it is IPv4. Not in an else-branch, as the compiler would then compute an address in
-   * the context for the loads of both, which the verifier does not allow. */
+  /* Zeroes where it is IPv4. Not in an else-branch, as the compiler would then compute an address
+   * in the context for the loads of both, which the verifier does not allow. */
   for (int i = 0; i < 4; ++i) {
     flow->local[i] = ctx->local_ip6[i];
     flow->remote[i] = ctx->remote_ip6[i];
