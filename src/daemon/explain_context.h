@@ -9,8 +9,8 @@
 
 #include "daemon/json.h"
 #include "decide/explain.h"
-#include "netlink/route_probe.h"
 #include "diagnose/system_view.h"
+#include "netlink/route_probe.h"
 
 namespace utproxy {
 

@@ -10,11 +10,11 @@
 #include "daemon/explain_context.h"
 #include "daemon/json.h"
 #include "decide/explain.h"
-#include "netlink/route_probe.h"
 #include "diagnose/socket_owner.h"
 #include "mirror/exact.h"
 #include "mirror/interfaces.h"
 #include "netlink/diag_client.h"
+#include "netlink/route_probe.h"
 #include "utproxy/policy.h"
 #include "utproxy/socket_table.h"
 

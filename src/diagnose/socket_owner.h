@@ -11,7 +11,7 @@ namespace utproxy {
 
 struct SocketOwner {
   int pid = 0;
-  int fd = -1;       // of that process
+  int fd = -1;         // of that process
   std::string comm;    // as in /proc/PID/comm: any bytes
   std::string cgroup;  // its cgroup v2 path, which tells a container's; empty where there is none
 };

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "netlink/route_probe.h"
 #include "diagnose/ruleset_facts.h"
+#include "netlink/route_probe.h"
 #include "utproxy/address.h"
 #include "utproxy/policy.h"
 #include "utproxy/socket.h"
