@@ -68,8 +68,10 @@ def test_without_privilege(utproxy):
 def test_nothing_is_left(space, utproxy, number):
     """The namespace that it made ends with it: nobody else is in it, and it has no name."""
     named = sorted(os.listdir("/run/netns"))
+    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
     process = subprocess.Popen([utproxy, "bench", "--rounds", "20"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               start_new_session=True)
+                               start_new_session=True, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)
+                               if number != signal.SIGKILL else None)
     own, end = os.readlink("/proc/self/ns/net"), time.monotonic() + 20
     try:
         while True:
