@@ -25,6 +25,8 @@ class RulesetCommand : public Command {
     target_.AddPolicy(options);
     target_.AddQueueNumbers(options);
     target_.AddQueueRule(options);
+    target_.AddFailOpen(options);
+    target_.AddFastPath(options);
     target_.AddMatch(options);
   }
 
@@ -81,6 +83,9 @@ class RulesetCommand : public Command {
 
   absl::StatusOr<int> Install(Environment& env) {
     ASSIGN_OR_RETURN(const std::vector<std::string> warnings, InstallPersistentRuleset(Specs()));
+    if (target_.target.ruleset.fast_path) {
+      env.err << "utproxy: the fast path's rules need a running `utproxy run --fast-path divert`\n";
+    }
     for (const std::string& warning : warnings) env.err << "utproxy: " << warning << "\n";
     return kExitOk;
   }

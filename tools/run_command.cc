@@ -14,6 +14,7 @@
 #include "command.h"
 #include "commands.h"
 #include "daemon/daemon.h"
+#include "ruleset/ruleset.h"
 #include "target_options.h"
 #include "values.h"
 
@@ -27,14 +28,6 @@ absl::StatusOr<SteerMode> ParseSteer(absl::string_view text) {
   if (text == "sk_lookup") return SteerMode::kSkLookup;
   if (text == "none") return SteerMode::kNone;
   return absl::InvalidArgumentError("must be auto, sk_lookup or none");
-}
-
-// The kernel carrying a flow's later packets past the queue is for a later version; the word is
-// there so that configurations can say `none`.
-absl::Status CheckFastPath(absl::string_view text) {
-  if (text == "none") return absl::OkStatus();
-  if (text == "divert") return absl::UnimplementedError("this version has none only");
-  return absl::InvalidArgumentError("must be none or divert");
 }
 
 absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view text) {
@@ -69,8 +62,7 @@ class RunCommand : public Command {
     target_.AddQueueTuning(options);
     options.Value("--steer", "MODE", "pin sockets by sk_lookup: auto, sk_lookup, none (auto)",
                   [this](absl::string_view v) { return Set(ParseSteer(v), &options_.steer); });
-    options.Value("--fast-path", "MODE", "packets that pass the queue by: none (none)",
-                  CheckFastPath);
+    target_.AddFastPath(options);
     options.Section("Rules and routes");
     options.Flag("--install", "add nftables rules, policy rule and route; remove them at exit",
                  &options_.install);
@@ -97,6 +89,8 @@ class RunCommand : public Command {
   absl::StatusOr<int> Run(Environment& env) override {
     ASSIGN_OR_RETURN(const UniqueFd signals, BlockSignals());
     options_.targets = {target_.target};
+    options_.fast_path = target_.target.ruleset.fast_path;
+    AdviseOfFastPath(env);
     ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon, Daemon::Start(options_));
     for (const std::string& w : daemon->warnings()) Log(env, LogLevel::kWarning, w);
     env.err << ReadyLine() << std::endl;
@@ -122,7 +116,22 @@ class RunCommand : public Command {
     absl::StrAppend(&line, ", on-port ",
                     t.policy.on_port == 0 ? "the packet's" : absl::StrCat(t.policy.on_port),
                     ", mark ", MarkText(t.policy.mark_value), "/", MarkText(t.policy.mark_mask));
+    if (options_.fast_path) {
+      absl::StrAppend(&line,
+                      ", fast path divert: only packets that are queued are in stats by reason");
+    }
     return line;
+  }
+
+  // Without --install the rules are the user's.
+  void AdviseOfFastPath(Environment& env) const {
+    if (!options_.fast_path || options_.install || log_level_ < LogLevel::kInfo) return;
+    Log(env, LogLevel::kInfo,
+        "--fast-path divert goes by rules, which `utproxy ruleset install` with the same options "
+        "makes, or run --install, or");
+    // As for a kernel with nft's queue statement: only nft has the words.
+    const absl::StatusOr<std::string> rules = PrintRuleset({&target_.target.ruleset, 1}, true);
+    env.err << (rules.ok() ? *rules : absl::StrCat(rules.status().message(), "\n"));
   }
 
   void Log(Environment& env, LogLevel level, absl::string_view sentence) const {

@@ -56,6 +56,10 @@ std::string ToText(const Json& stats, double packets_per_second, bool color) {
   absl::StrAppend(&text, Section("decide_ns", stats["decide_ns"], false, color));
   absl::StrAppend(&text, Section("mirror", stats["mirror"], true, color));
   absl::StrAppend(&text, Section("steering", stats["steering"], true, color));
+  if (stats.contains("fast_path")) {
+    absl::StrAppend(&text,
+                    Section("fast path (in none of the above)", stats["fast_path"], false, color));
+  }
   absl::StrAppend(&text, QueueTable(stats["queues"], color));
   return text;
 }

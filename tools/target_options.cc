@@ -51,6 +51,12 @@ absl::StatusOr<OnMiss> ParseOnMiss(absl::string_view text) {
   return absl::InvalidArgumentError("must be drop or accept");
 }
 
+absl::StatusOr<bool> ParseFastPath(absl::string_view text) {
+  if (text == "none") return false;
+  if (text == "divert") return true;
+  return absl::InvalidArgumentError("must be none or divert");
+}
+
 absl::StatusOr<MarkMatch> ParseExcludeMark(absl::string_view text) {
   ASSIGN_OR_RETURN(const MarkMask mark, ParseMarkMask(text));
   if ((mark.value & ~mark.mask) != 0) {
@@ -154,6 +160,17 @@ void TargetOptions::AddQueueRule(OptionTable& table) {
                  &target.ruleset.queue_cpu_fanout);
 }
 
+void TargetOptions::AddFastPath(OptionTable& table) {
+  table.Value("--fast-path", "MODE",
+              "divert: rules before the queue carry established flows; default none",
+              Store(ParseFastPath, &target.ruleset.fast_path));
+}
+
+void TargetOptions::AddFailOpen(OptionTable& table) {
+  table.Flag("--fail-open", "a full queue lets packets pass unproxied instead of dropping them",
+             &target.queue.fail_open);
+}
+
 void TargetOptions::AddQueueTuning(OptionTable& table) {
   table.Section("How queues are read");
   table.Value("--queue-maxlen", "N",
@@ -164,8 +181,7 @@ void TargetOptions::AddQueueTuning(OptionTable& table) {
               Store(Number("copy range", 80, kMaxCopyRange), &target.queue.copy_range));
   table.Value("--rcvbuf", "BYTES", "socket buffer; 0, the default: enough for --queue-maxlen",
               Store(Number("buffer size", 0, INT_MAX), &target.queue.rcvbuf));
-  table.Flag("--fail-open", "a full queue lets packets pass unproxied instead of dropping them",
-             &target.queue.fail_open);
+  AddFailOpen(table);
   table.Value("--cpu", "LIST", "CPUs such as 0,2-3: thread i runs on the i-th",
               Store(ParseCpuList, &target.cpus));
 }
@@ -237,6 +253,8 @@ absl::Status TargetOptions::Finish() {
   spec.mark_mask = target.policy.mark_mask;
   spec.queue_first = target.queue_first;
   spec.queue_last = target.queue_last;
+  spec.misses_pass =
+      target.policy.on_miss == OnMiss::kAccept || target.queue.fail_open || spec.queue_bypass;
   return absl::OkStatus();
 }
 

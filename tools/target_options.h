@@ -24,6 +24,10 @@ class TargetOptions {
   void AddQueueNumbers(OptionTable& table);
   // --queue-bypass, --queue-cpu-fanout: what the installed rule says of them.
   void AddQueueRule(OptionTable& table);
+  // --fast-path.
+  void AddFastPath(OptionTable& table);
+  // --fail-open, for commands that have no AddQueueTuning.
+  void AddFailOpen(OptionTable& table);
   // --queue-maxlen, --copy-range, --rcvbuf, --fail-open, --cpu: how they are read.
   void AddQueueTuning(OptionTable& table);
   // --proto, --dport, --iif, --src, --dst, --not-src, --not-dst, --table, --local-output,

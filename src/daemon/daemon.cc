@@ -25,12 +25,14 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   RETURN_IF_ERROR(d->StartSteering());
   ASSIGN_OR_RETURN(d->mirror_, Mirror::Start({}));
   RETURN_IF_ERROR(d->StartQueues());
+  if (options.fast_path) RETURN_IF_ERROR(FastPathKernel());
   if (options.install) {
     std::vector<RulesetSpec> specs;
     for (const Target& target : d->options_.targets) specs.push_back(target.ruleset);
     ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(specs));
     d->ruleset_.emplace(std::move(ruleset));
   }
+  if (options.fast_path) RETURN_IF_ERROR(d->StartFastPath());
   // Last, as it reads everything before it.
   d->control_->Serve([d](const Json& request, const ControlServer::Writer& write) {
     return d->Handle(request, write);
@@ -85,6 +87,14 @@ absl::Status Daemon::StartQueue(const Target& target, uint16_t number) {
   return absl::OkStatus();
 }
 
+absl::Status Daemon::StartFastPath() {
+  std::vector<uint16_t> on_ports;
+  for (const Target& target : options_.targets) on_ports.push_back(target.policy.on_port);
+  NetlinkSocket* const owner = ruleset_ ? ruleset_->nft() : nullptr;
+  ASSIGN_OR_RETURN(fast_path_, FastPath::Start(mirror_.get(), steering_.get(), on_ports, owner));
+  return absl::OkStatus();
+}
+
 std::vector<std::string> Daemon::warnings() const {
   return ruleset_ ? ruleset_->warnings() : std::vector<std::string>();
 }
@@ -126,6 +136,7 @@ absl::Status Daemon::Stop() {
   absl::Status status;
   // The kernel empties all queues when a chain goes, so first only the rules do; then the queues
   // are drained; the chains go last.
+  fast_path_.reset();  // before the rules, whose socket it uses
   if (ruleset_) status.Update(ruleset_->StopQueueing());
   for (Queue& queue : queues_) status.Update(queue.worker->Stop());
   if (ruleset_) status.Update(ruleset_->Remove());
@@ -165,6 +176,7 @@ Json Daemon::Stats() const {
   stats.SetLosses(CountLosses());
   stats.SetMirror(mirror_->stats(), MonotonicNs());
   if (steering_) stats.SetSteering(steering_->stats(), steering_->listener_error());
+  if (fast_path_) stats.SetFastPath(*fast_path_);
   return stats.Build();
 }
 

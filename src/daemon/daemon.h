@@ -13,6 +13,7 @@
 
 #include "daemon/control_server.h"
 #include "daemon/explainer.h"
+#include "daemon/fast_path.h"
 #include "daemon/json.h"
 #include "daemon/losses.h"
 #include "daemon/target.h"
@@ -35,6 +36,9 @@ struct DaemonOptions {
   std::vector<Target> targets;
   SteerMode steer = SteerMode::kAuto;
   bool install = false;
+  // Rules in front of the queue's carry what needs no decision: those of `install`, or the user's
+  // own (`utproxy ruleset`). The targets' rulesets say the same.
+  bool fast_path = false;
   std::string control_path = kDefaultControlPath;
 };
 
@@ -78,6 +82,7 @@ class Daemon {
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
   absl::Status StartSteering();
   absl::Status StartQueues();
+  absl::Status StartFastPath();
   absl::Status StartQueue(const Target& target, uint16_t number);
   absl::Status Handle(const Json& request, const ControlServer::Writer& write);
   absl::Status HandleSockets(const Json& request, const ControlServer::Writer& write);
@@ -94,6 +99,7 @@ class Daemon {
   std::unique_ptr<Mirror> mirror_;
   std::vector<Queue> queues_;
   std::optional<InstalledRuleset> ruleset_;
+  std::unique_ptr<FastPath> fast_path_;  // after what it uses
   std::unique_ptr<ControlServer> control_;
   std::atomic<int> trace_readers_{0};
   Losses last_losses_;

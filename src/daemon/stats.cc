@@ -6,6 +6,8 @@
 
 #include "base/clock.h"
 #include "queue/queue_stats.h"
+#include "ruleset/fast_path_sets.h"
+#include "ruleset/nft_batch.h"
 
 namespace utproxy {
 namespace {
@@ -125,6 +127,19 @@ void StatsBuilder::SetSteering(const Steering::Stats& stats, const absl::Status&
   }
 }
 
+// No figures where there are no rules, or they can't be read.
+void StatsBuilder::SetFastPath(const FastPath& fast_path) {
+  fast_path_ = Json::object();
+  absl::StatusOr<NetlinkSocket> nft = OpenNftSocket();
+  if (!nft.ok()) return;
+  const absl::StatusOr<std::optional<FastPathCounters>> counters = ReadFastPathCounters(*nft);
+  if (!counters.ok() || !counters->has_value()) return;
+  fast_path_ = {{"tcp", (*counters)->tcp},
+                {"udp", (*counters)->udp},
+                {"flows_forgotten", fast_path.flushes()},
+                {"behind", fast_path.behind()}};
+}
+
 Json StatsBuilder::Build() const {
   Json json;
   json["uptime_s"] = uptime_ns_ / kNsPerSec;
@@ -136,6 +151,7 @@ Json StatsBuilder::Build() const {
   json["queues"] = queues_;
   json["mirror"] = mirror_;
   json["steering"] = steering_;
+  if (!fast_path_.is_null()) json["fast_path"] = fast_path_;
   return json;
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/fast_path.h"
 #include "daemon/json.h"
 #include "daemon/losses.h"
 #include "engine/decider.h"
@@ -30,6 +31,7 @@ class StatsBuilder {
   void SetLosses(const Losses& losses) { losses_ = losses; }
   void SetMirror(const MirrorStats& stats, int64_t now_ns);
   void SetSteering(const Steering::Stats& stats, const absl::Status& listener_error);
+  void SetFastPath(const FastPath& fast_path);
   Json Build() const;
 
  private:
@@ -52,6 +54,7 @@ class StatsBuilder {
   Losses losses_;
   Json mirror_;
   Json steering_;
+  Json fast_path_;
 };
 
 }  // namespace utproxy

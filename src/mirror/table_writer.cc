@@ -23,12 +23,28 @@ void TableWriter::Put(const Socket& socket) {
 
 void TableWriter::Write(const Socket& socket) {
   if (!table_->Upsert(socket).ok()) ++rejected_;
+  Rise(socket);
+}
+
+void TableWriter::Rise(const Socket& socket) {
   if (socket.proto == Proto::kUdp) epochs_->Rise(socket.local_port);
+  if (socket.listening()) epochs_->RiseListeners();
 }
 
 void TableWriter::Erase(const Socket& socket) {
-  const bool erased = table_->Erase(socket.key(), socket.cookie);
-  if (erased && socket.proto == Proto::kUdp) epochs_->Rise(socket.local_port);
+  if (!table_->Erase(socket.key(), socket.cookie)) return;
+  Rise(socket);
+  if (LeavesItsFlow(socket)) epochs_->RiseLeft();
+}
+
+bool TableWriter::LeavesItsFlow(const Socket& socket) const {
+  if (socket.proto != Proto::kUdp || !socket.connected()) return false;
+  FlowKey key = socket.key();
+  key.remote = Address();
+  key.remote_port = 0;
+  if (table_->FindOne(key)) return true;
+  key.local = Address();
+  return table_->FindOne(key).has_value();
 }
 
 std::optional<Socket> TableWriter::InTable(const FlowKey& key, uint64_t cookie) const {

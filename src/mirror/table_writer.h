@@ -26,9 +26,26 @@ class UdpEpochs {
  public:
   uint32_t Get(uint16_t port) const { return epochs_[port & 0xff].load(std::memory_order_acquire); }
   void Rise(uint16_t port) { epochs_[port & 0xff].fetch_add(1, std::memory_order_release); }
+  // Rises with each of them.
+  uint64_t Sum() const {
+    uint64_t sum = 0;
+    for (const auto& epoch : epochs_) sum += epoch.load(std::memory_order_acquire);
+    return sum;
+  }
+
+  // Rises when a connected socket goes and leaves its flow to one that is bound to its address and
+  // port, or to its port alone.
+  uint64_t Left() const { return left_.load(std::memory_order_acquire); }
+  void RiseLeft() { left_.fetch_add(1, std::memory_order_release); }
+
+  // The same for all TCP listeners together.
+  uint64_t Listeners() const { return listeners_.load(std::memory_order_acquire); }
+  void RiseListeners() { listeners_.fetch_add(1, std::memory_order_release); }
 
  private:
   std::array<std::atomic<uint32_t>, 256> epochs_{};
+  std::atomic<uint64_t> left_{0};
+  std::atomic<uint64_t> listeners_{0};
 };
 
 // Turns what sock_diag tells (dumps, destroy events, exact answers) into the table's contents.
@@ -92,6 +109,8 @@ class TableWriter {
   void Put(const Socket& socket);
   void Write(const Socket& socket);
   void Erase(const Socket& socket);
+  void Rise(const Socket& socket);
+  bool LeavesItsFlow(const Socket& socket) const;
   void LearnOfTheLate(const Socket& socket);
   std::optional<Socket> InTable(const FlowKey& key, uint64_t cookie) const;
   bool RecentlyDestroyed(uint64_t cookie) const { return destroyed_.contains(cookie); }

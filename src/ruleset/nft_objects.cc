@@ -27,13 +27,10 @@ UdataPtr CommentUdata(uint8_t type, const std::string& comment) {
   return udata;
 }
 
-// The comment in a table's user data; other programs may have put anything there.
-std::string ReadComment(const nftnl_table* table) {
-  uint32_t left = 0;
-  const auto* at =
-      static_cast<const uint8_t*>(nftnl_table_get_data(table, NFTNL_TABLE_USERDATA, &left));
+// The comment in user data of `left` bytes; other programs may have put anything there.
+std::string CommentIn(const uint8_t* at, uint32_t left, uint8_t type) {
   while (at != nullptr && left >= 2 && left - 2u >= at[1]) {  // type, length, value
-    if (at[0] == NFTNL_UDATA_TABLE_COMMENT) {
+    if (at[0] == type) {
       return std::string(reinterpret_cast<const char*>(at) + 2,
                          ::strnlen(reinterpret_cast<const char*>(at) + 2, at[1]));
     }
@@ -41,6 +38,12 @@ std::string ReadComment(const nftnl_table* table) {
     at += 2 + at[1];
   }
   return "";
+}
+
+std::string ReadComment(const nftnl_table* table) {
+  uint32_t size = 0;
+  const void* data = nftnl_table_get_data(table, NFTNL_TABLE_USERDATA, &size);
+  return CommentIn(static_cast<const uint8_t*>(data), size, NFTNL_UDATA_TABLE_COMMENT);
 }
 
 bool JumpsToOwn(const nftnl_rule* rule) {
@@ -90,6 +93,12 @@ void SetComment(nftnl_rule* rule, const std::string& comment) {
   const UdataPtr udata = CommentUdata(NFTNL_UDATA_RULE_COMMENT, comment);
   nftnl_rule_set_data(rule, NFTNL_RULE_USERDATA, nftnl_udata_buf_data(udata.get()),
                       nftnl_udata_buf_len(udata.get()));
+}
+
+std::string ReadComment(const nftnl_rule* rule) {
+  uint32_t size = 0;
+  const void* data = nftnl_rule_get_data(rule, NFTNL_RULE_USERDATA, &size);
+  return CommentIn(static_cast<const uint8_t*>(data), size, NFTNL_UDATA_RULE_COMMENT);
 }
 
 void SetKeyByteOrder(nftnl_set* set, bool host_order) {

@@ -47,6 +47,8 @@ RulePtr NewRule(const char* table, const std::string& chain);
 void SetComment(nftnl_table* table, const std::string& comment);
 void SetComment(nftnl_rule* rule, const std::string& comment);
 
+std::string ReadComment(const nftnl_rule* rule);  // empty where there is none
+
 // For the lister, which else shows host-order keys reversed.
 void SetKeyByteOrder(nftnl_set* set, bool host_order);
 

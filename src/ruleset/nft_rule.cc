@@ -25,7 +25,8 @@ namespace utproxy {
 namespace {
 
 constexpr uint32_t kRegister = NFT_REG_1;
-constexpr char kAnonymousSet[] = "__set%d";  // the kernel fills in the number
+constexpr uint32_t kFirstOfKey = NFT_REG32_00;  // of a set's key of several parts
+constexpr char kAnonymousSet[] = "__set%d";     // the kernel fills in the number
 // Element lists travel in an attribute with a 16-bit length.
 constexpr size_t kElementsPerMessage = 500;
 
@@ -35,6 +36,7 @@ enum class KeyType : uint32_t {
   kIpv6Address = 8,
   kInetProtocol = 12,
   kInetService = 13,
+  kInterfaceIndex = 20,
   kUid = 24,
   kFibAddressType = 38,
   kInterfaceName = 41,
@@ -169,6 +171,28 @@ class Builder {
     return absl::OkStatus();
   }
 
+  absl::Status operator()(const NotPureSyn&) {
+    constexpr uint8_t kFin = 0x01, kSyn = 0x02, kRst = 0x04, kAck = 0x10;
+    Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1);
+    Bitwise(KeyOf<uint8_t>(kFin | kSyn | kRst | kAck), KeyOf<uint8_t>(0));
+    Compare(NFT_CMP_NEQ, KeyOf(kSyn));
+    return absl::OkStatus();
+  }
+  absl::Status operator()(const ForTransparent& c) {
+    if (!c.wildcard) SocketIs(NFT_SOCKET_WILDCARD, 0);
+    SocketIs(NFT_SOCKET_TRANSPARENT, 1);
+    return absl::OkStatus();
+  }
+  absl::Status operator()(const InSet& c) {
+    SetKey(c.set);
+    nftnl_expr* e = Expression("lookup");
+    nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, kFirstOfKey);
+    nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, SetName(c.set).c_str());
+    if (c.negated) nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
+    Append(e);
+    return absl::OkStatus();
+  }
+
   void operator()(const Queue& s) {
     const auto total = static_cast<uint16_t>(s.last - s.first + 1);
     if (!dialect_.native_queue) return XtQueue(s, total);
@@ -190,6 +214,18 @@ class Builder {
     nftnl_expr* e = Expression("meta");
     nftnl_expr_set_u32(e, NFTNL_EXPR_META_KEY, NFT_META_MARK);
     nftnl_expr_set_u32(e, NFTNL_EXPR_META_SREG, kRegister);
+    Append(e);
+  }
+  void operator()(const Divert& s) {
+    (*this)(SetMark{s.mark});
+    Verdict(NF_ACCEPT, nullptr);
+  }
+  void operator()(const AddToSet& s) {
+    SetKey(s.set);
+    nftnl_expr* e = Expression("dynset");
+    nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_ADD);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_SREG_KEY, kFirstOfKey);
+    nftnl_expr_set_str(e, NFTNL_EXPR_DYNSET_SET_NAME, SetName(s.set).c_str());
     Append(e);
   }
   void operator()(const Jump& s) { Verdict(NFT_JUMP, s.chain.c_str()); }
@@ -234,19 +270,45 @@ class Builder {
   nftnl_expr* Expression(const char* name) { return Allocated(nftnl_expr_alloc(name)); }
   void Append(nftnl_expr* e) { nftnl_rule_add_expr(rule_.get(), e); }
 
-  void Meta(uint32_t key) {
+  void Meta(uint32_t key, uint32_t to = kRegister) {
     nftnl_expr* e = Expression("meta");
     nftnl_expr_set_u32(e, NFTNL_EXPR_META_KEY, key);
-    nftnl_expr_set_u32(e, NFTNL_EXPR_META_DREG, kRegister);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_META_DREG, to);
     Append(e);
   }
-  void Payload(uint32_t base, uint32_t offset, uint32_t size) {
+  void Payload(uint32_t base, uint32_t offset, uint32_t size, uint32_t to = kRegister) {
     nftnl_expr* e = Expression("payload");
     nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_BASE, base);
     nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
     nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_LEN, size);
-    nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_DREG, kRegister);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_DREG, to);
     Append(e);
+  }
+  void SocketIs(uint32_t key, uint8_t value) {
+    nftnl_expr* e = Expression("socket");
+    nftnl_expr_set_u32(e, NFTNL_EXPR_SOCKET_KEY, key);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_SOCKET_DREG, kRegister);
+    Append(e);
+    Compare(NFT_CMP_EQ, KeyOf(value));
+  }
+  // Loads an element's parts one after the other, each into whole registers of 32 bits.
+  void SetKey(NamedSet set) {
+    const auto size = static_cast<uint32_t>(AddressBytes(set.family));
+    const uint32_t source = set.family == Family::kIpv4 ? 12 : 8;
+    const bool flow = set.kind != SetKind::kListeners;
+    next_ = kFirstOfKey;
+    if (flow) {
+      Meta(NFT_META_IIF, Take(4));
+      Payload(NFT_PAYLOAD_NETWORK_HEADER, source, size, Take(size));
+      Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, Take(2));
+    }
+    Payload(NFT_PAYLOAD_NETWORK_HEADER, source + size, size, Take(size));
+    Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, Take(2));
+  }
+  uint32_t Take(uint32_t bytes) {
+    const uint32_t taken = next_;
+    next_ += (bytes + 3) / 4;
+    return taken;
   }
   void Compare(uint32_t op, const Key& key) {
     nftnl_expr* e = Expression("cmp");
@@ -385,10 +447,45 @@ class Builder {
   const std::string& table_;
   NftDialect dialect_;
   uint32_t& next_set_id_;
+  uint32_t next_ = 0;
   RulePtr rule_{Allocated(nftnl_rule_alloc())};
 };
 
+// nft's number for a type of several parts: six bits each.
+uint32_t TypeOf(NamedSet set) {
+  const KeyType address =
+      set.family == Family::kIpv4 ? KeyType::kIpv4Address : KeyType::kIpv6Address;
+  std::vector<KeyType> parts = {address, KeyType::kInetService};
+  if (set.kind != SetKind::kListeners) {
+    parts.insert(parts.begin(), {KeyType::kInterfaceIndex, address, KeyType::kInetService});
+  }
+  uint32_t type = 0;
+  for (const KeyType part : parts) type = type << 6 | static_cast<uint32_t>(part);
+  return type;
+}
+
 }  // namespace
+
+void NftRuleWriter::AddSet(NamedSet named) {
+  const SetPtr set(Allocated(nftnl_set_alloc()));
+  nftnl_set_set_u32(set.get(), NFTNL_SET_FAMILY, NFPROTO_INET);
+  nftnl_set_set_str(set.get(), NFTNL_SET_TABLE, table_.c_str());
+  nftnl_set_set_str(set.get(), NFTNL_SET_NAME, SetName(named).c_str());
+  nftnl_set_set_u32(set.get(), NFTNL_SET_ID, next_set_id_++);
+  nftnl_set_set_u32(set.get(), NFTNL_SET_KEY_TYPE, TypeOf(named));
+  const auto address = static_cast<uint32_t>(AddressBytes(named.family));
+  const bool flows = named.kind != SetKind::kListeners;
+  nftnl_set_set_u32(set.get(), NFTNL_SET_KEY_LEN, flows ? 4 + 2 * (address + 4) : address + 4);
+  nftnl_set_set_u32(set.get(), NFTNL_SET_FLAGS, flows ? NFT_SET_EVAL | NFT_SET_TIMEOUT : 0u);
+  if (flows) {
+    nftnl_set_set_u32(set.get(), NFTNL_SET_DESC_SIZE, kMaxFlows);
+    nftnl_set_set_u64(set.get(), NFTNL_SET_TIMEOUT,
+                      named.kind == SetKind::kDecided ? kFlowTimeoutMs : kPremarkedTimeoutMs);
+  }
+  batch_.Add(NFT_MSG_NEWSET, NFPROTO_INET, NLM_F_CREATE,
+             absl::StrCat("add nftables set inet ", table_, " ", SetName(named)),
+             [&](nlmsghdr* nlh) { nftnl_set_nlmsg_build_payload(nlh, set.get()); });
+}
 
 absl::Status NftRuleWriter::Add(absl::string_view chain, const Rule& rule) {
   Builder builder(batch_, table_, dialect_, next_set_id_);

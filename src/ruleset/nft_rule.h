@@ -26,6 +26,9 @@ class NftRuleWriter {
   NftRuleWriter(NftBatch& batch, std::string table, NftDialect dialect)
       : batch_(batch), table_(std::move(table)), dialect_(dialect) {}
 
+  // Makes the set, where it is not there yet. Before the rules that name it.
+  void AddSet(NamedSet named);
+
   // Appends `rule` to the chain. Fails where a cgroup does not exist.
   absl::Status Add(absl::string_view chain, const Rule& rule);
 

@@ -44,7 +44,8 @@ void AddChain(NftBatch& batch, const char* table, const std::string& name, Hook 
     const bool route = hook == Hook::kOutputRoute;
     nftnl_chain_set_u32(chain.get(), NFTNL_CHAIN_HOOKNUM,
                         route ? NF_INET_LOCAL_OUT : NF_INET_PRE_ROUTING);
-    nftnl_chain_set_s32(chain.get(), NFTNL_CHAIN_PRIO, kHookPriority);
+    nftnl_chain_set_s32(chain.get(), NFTNL_CHAIN_PRIO,
+                        hook == Hook::kAfterQueue ? kLearnPriority : kHookPriority);
     nftnl_chain_set_str(chain.get(), NFTNL_CHAIN_TYPE, route ? "route" : "filter");
     nftnl_chain_set_u32(chain.get(), NFTNL_CHAIN_POLICY, NF_ACCEPT);
   }
@@ -70,6 +71,7 @@ void DropRules(NftBatch& batch, uint16_t family, const char* table, const std::s
 
 absl::Status AddRules(NftBatch& batch, absl::Span<const Chain> chains, NftDialect dialect) {
   NftRuleWriter writer(batch, kTableName, dialect);
+  for (const NamedSet& set : SetsOf(chains)) writer.AddSet(set);
   for (const Chain& chain : chains) {
     for (const Rule& rule : chain.rules) RETURN_IF_ERROR(writer.Add(chain.name, rule));
   }
@@ -100,6 +102,8 @@ absl::StatusOr<NftFeatures> ProbeNft(NetlinkSocket& socket) {
   ASSIGN_OR_RETURN(const size_t xt_queue, index_of(second_writer, queue));
   ASSIGN_OR_RETURN(const size_t tproxy, index_of(first_writer, defrag));
   ASSIGN_OR_RETURN(const size_t ct, index_of(second_writer, defrag));
+  const Rule carried{{ForTransparent{.wildcard = false}}, Return{}, "probe", false};
+  ASSIGN_OR_RETURN(const size_t socket_rule, index_of(first_writer, carried));
   AddTable(batch, owned.c_str(), "", true);
   const size_t owner = batch.size() - 1;
   // The one that makes it abort: there is no such table.
@@ -107,7 +111,7 @@ absl::StatusOr<NftFeatures> ProbeNft(NetlinkSocket& socket) {
   ASSIGN_OR_RETURN(const NftBatch::Errors errors, batch.Run(socket));
   if (errors[0] != 0) return ErrnoStatus(errors[0], "nftables: family inet");
   return NftFeatures{errors[native_queue] == 0, errors[xt_queue] == 0, errors[tproxy] == 0,
-                     errors[ct] == 0, errors[owner] == 0};
+                     errors[ct] == 0,           errors[owner] == 0,    errors[socket_rule] == 0};
 }
 
 absl::StatusOr<std::optional<NftTable>> FindTable(NetlinkSocket& socket, uint16_t family,

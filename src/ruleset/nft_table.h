@@ -27,6 +27,7 @@ struct NftFeatures {
   bool tproxy = false;        // CONFIG_NFT_TPROXY
   bool ct = false;            // CONFIG_NFT_CT
   bool owner = false;         // NFT_TABLE_F_OWNER, since Linux 5.12
+  bool socket = false;        // CONFIG_NFT_SOCKET, with `wildcard`
 };
 
 // Asks by a transaction that always aborts: nothing is ever there for a packet to meet, and

@@ -30,6 +30,20 @@ std::string PortText(const PortRange& range) {
 
 std::string Quoted(const std::string& text) { return absl::StrCat("\"", text, "\""); }
 
+const char* Ip(Family family) { return family == Family::kIpv4 ? "ip" : "ip6"; }
+
+// What of a packet is an element of the set.
+std::string KeyText(NamedSet set) {
+  const char* ip = Ip(set.family);
+  if (set.kind == SetKind::kListeners) return absl::StrCat(ip, " daddr . tcp dport");
+  return absl::StrCat("iif . ", ip, " saddr . udp sport . ", ip, " daddr . udp dport");
+}
+
+std::string MarkText(const MarkMatch& mark) {
+  if (mark.mask == 0xffffffffu) return absl::StrFormat("meta mark set 0x%x", mark.value);
+  return absl::StrFormat("meta mark set meta mark & 0x%x ^ 0x%x", ~mark.mask, mark.value);
+}
+
 struct ConditionText {
   std::string operator()(const OfFamily& c) const {
     return absl::StrCat("meta nfproto ", FamilyName(c.family));
@@ -63,6 +77,15 @@ struct ConditionText {
   std::string operator()(const ToThisHost&) const {
     return "fib daddr type { local, broadcast, anycast, multicast }";
   }
+  std::string operator()(const NotPureSyn&) const {
+    return "tcp flags & (fin | syn | rst | ack) != syn";
+  }
+  std::string operator()(const ForTransparent& c) const {
+    return absl::StrCat(c.wildcard ? "" : "socket wildcard 0 ", "socket transparent 1");
+  }
+  std::string operator()(const InSet& c) const {
+    return absl::StrCat(KeyText(c.set), c.negated ? " != @" : " @", SetName(c.set));
+  }
 };
 
 struct StatementText {
@@ -74,9 +97,12 @@ struct StatementText {
     if (s.cpu_fanout) absl::StrAppend(&text, s.bypass ? "," : " ", "fanout");
     return text;
   }
-  std::string operator()(const SetMark& s) const {
-    if (s.mark.mask == 0xffffffffu) return absl::StrFormat("meta mark set 0x%x", s.mark.value);
-    return absl::StrFormat("meta mark set meta mark & 0x%x | 0x%x", ~s.mark.mask, s.mark.value);
+  std::string operator()(const SetMark& s) const { return MarkText(s.mark); }
+  std::string operator()(const Divert& s) const {
+    return absl::StrCat(MarkText(s.mark), " accept");
+  }
+  std::string operator()(const AddToSet& s) const {
+    return absl::StrCat("add @", SetName(s.set), " { ", KeyText(s.set), " }");
   }
   std::string operator()(const Jump& s) const { return absl::StrCat("jump ", s.chain); }
   std::string operator()(const Return&) const { return "return"; }
@@ -89,12 +115,26 @@ const char* HookText(Hook hook) {
   switch (hook) {
     case Hook::kPrerouting:
       return "type filter hook prerouting priority mangle; policy accept;";
+    case Hook::kAfterQueue:
+      return "type filter hook prerouting priority mangle + 1; policy accept;";
     case Hook::kOutputRoute:
       return "type route hook output priority mangle; policy accept;";
     case Hook::kNone:
       break;
   }
   return nullptr;
+}
+
+std::string SetText(NamedSet set) {
+  const char* address = set.family == Family::kIpv4 ? "ipv4_addr" : "ipv6_addr";
+  std::string text = absl::StrCat("\n\tset ", SetName(set), " {\n\t\ttype ");
+  if (set.kind == SetKind::kListeners) {
+    return absl::StrCat(text, address, " . inet_service\n\t}\n");
+  }
+  const uint32_t ms = set.kind == SetKind::kDecided ? kFlowTimeoutMs : kPremarkedTimeoutMs;
+  return absl::StrCat(text, "iface_index . ", address, " . inet_service . ", address,
+                      " . inet_service\n\t\tsize ", kMaxFlows,
+                      "\n\t\tflags dynamic,timeout\n\t\ttimeout ", ms / 1000, "s\n\t}\n");
 }
 
 // Not by way of Address, which does not tell ::ffff:0.0.0.0 from ::.
@@ -127,6 +167,7 @@ std::string TableToNft(absl::Span<const Chain> chains, absl::string_view table_c
   std::string text =
       absl::StrCat("table inet ", kTableName, "\ndelete table inet ", kTableName, "\ntable inet ",
                    kTableName, " {\n\tcomment \"", table_comment, "\"\n");
+  for (const NamedSet& set : SetsOf(chains)) absl::StrAppend(&text, SetText(set));
   for (const Chain& chain : chains) {
     absl::StrAppend(&text, "\n\tchain ", chain.name, " {\n");
     if (const char* hook = HookText(chain.hook)) absl::StrAppend(&text, "\t\t", hook, "\n");

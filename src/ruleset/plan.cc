@@ -129,7 +129,8 @@ void AppendTransport(const Match& match, std::vector<Condition>& conditions) {
 // 128 bytes for a comment does.
 std::string CommentOf(const RulesetSpec& spec, size_t index) {
   std::string name = spec.name.empty() ? absl::StrCat("target ", index + 1) : spec.name;
-  name.resize(std::min<size_t>(name.size(), 100));
+  // What is said after it takes up to 35.
+  name.resize(std::min<size_t>(name.size(), 90));
   for (char& c : name) {
     if (!absl::ascii_isalnum(c) && std::strchr(" -_.,:/@+", c) == nullptr) c = '_';
   }
@@ -155,7 +156,65 @@ void AppendRules(const RulesetSpec& spec, std::vector<Condition> first, const St
   }
 }
 
-void AppendPrerouting(const RulesetSpec& spec, const std::string& comment, Chain& chain) {
+// Appends one rule for packets of this protocol and family, with the match's conditions between
+// those of the two lists; none where no such packet fits.
+void AppendFastRule(const RulesetSpec& spec, Proto proto, Family family,
+                    const std::vector<Condition>& first, const std::vector<Condition>& last,
+                    const Statement& statement, const std::string& comment, Chain& chain) {
+  Match match = spec.match;
+  const auto& protos = match.protos;
+  if (!protos.empty() && std::find(protos.begin(), protos.end(), proto) == protos.end()) return;
+  match.protos = {proto};
+  for (const std::vector<Condition>& addresses : AddressAlternatives(match)) {
+    Rule rule{first, statement, comment};
+    AppendTransport(match, rule.conditions);
+    if (addresses.empty()) rule.conditions.push_back(OfFamily{family});
+    rule.conditions.insert(rule.conditions.end(), addresses.begin(), addresses.end());
+    rule.conditions.insert(rule.conditions.end(), last.begin(), last.end());
+    // Each list of addresses begins with its family.
+    if (addresses.empty() || std::get<OfFamily>(addresses[0]).family == family) {
+      chain.rules.push_back(std::move(rule));
+    }
+  }
+}
+
+// In front of the queueing rule with these first conditions (see "The fast path").
+void AppendFastPath(const RulesetSpec& spec, const std::vector<Condition>& first,
+                    const std::string& comment, Chain& chain) {
+  if (!spec.fast_path) return;
+  const Divert divert{{spec.mark_value, spec.mark_mask}};
+  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    AppendFastRule(spec, Proto::kTcp, family, first,
+                   {NotPureSyn{}, InSet{{SetKind::kListeners, family}, true},
+                    ForTransparent{.wildcard = false}},
+                   divert, comment + kFastTcp, chain);
+    AppendFastRule(spec, Proto::kUdp, family, first,
+                   {InSet{{SetKind::kDecided, family}}, ForTransparent{}}, divert,
+                   comment + kFastUdp, chain);
+    if (!spec.misses_pass) continue;
+    std::vector<Condition> premarked = first;
+    premarked.push_back(HasMark{RoutedMark(spec)});
+    AppendFastRule(spec, Proto::kUdp, family, premarked, {},
+                   AddToSet{{SetKind::kPremarked, family}}, comment + ", comes with the mark",
+                   chain);
+  }
+}
+
+// Behind the queue, with the queueing rule's first conditions.
+void AppendLearning(const RulesetSpec& spec, std::vector<Condition> first,
+                    const std::string& comment, Chain& chain) {
+  if (!spec.fast_path) return;
+  first.push_back(HasMark{RoutedMark(spec)});
+  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    std::vector<Condition> last;
+    if (spec.misses_pass) last.push_back(InSet{{SetKind::kPremarked, family}, true});
+    AppendFastRule(spec, Proto::kUdp, family, first, last, AddToSet{{SetKind::kDecided, family}},
+                   comment + ", decided", chain);
+  }
+}
+
+void AppendPrerouting(const RulesetSpec& spec, const std::string& comment, Chain& chain,
+                      Chain& learn) {
   const Queue queue{spec.queue_first, spec.queue_last, spec.queue_bypass,
                     spec.queue_cpu_fanout && spec.queue_first != spec.queue_last};
   std::vector<Condition> interface;
@@ -166,10 +225,14 @@ void AppendPrerouting(const RulesetSpec& spec, const std::string& comment, Chain
     // exclusions. Without this the answers of the proxy to local clients would be queued too.
     interface.push_back(FromInterface{{"lo"}, true});
   }
-  AppendRules(spec, std::move(interface), queue, comment, chain);
+  const auto append = [&](std::vector<Condition> first, const std::string& text) {
+    AppendFastPath(spec, first, text, chain);
+    AppendLearning(spec, first, text, learn);
+    AppendRules(spec, std::move(first), queue, text, chain);
+  };
+  append(std::move(interface), comment);
   if (spec.local_output && !Contains(spec.match.iifs, "lo")) {
-    AppendRules(spec, {FromInterface{{"lo"}}, HasMark{RoutedMark(spec)}}, queue,
-                comment + ", local output", chain);
+    append({FromInterface{{"lo"}}, HasMark{RoutedMark(spec)}}, comment + ", local output");
   }
 }
 
@@ -206,6 +269,35 @@ int PrefixLength(const AddressRange& range, Family family) {
   return length;
 }
 
+std::string SetName(NamedSet set) {
+  const char* name = set.kind == SetKind::kDecided     ? "flows"
+                     : set.kind == SetKind::kPremarked ? "premarked"
+                                                       : "listeners";
+  return absl::StrCat(name, set.family == Family::kIpv4 ? 4 : 6);
+}
+
+std::vector<NamedSet> SetsOf(absl::Span<const Chain> chains) {
+  std::vector<NamedSet> sets;
+  const auto add = [&sets](NamedSet set) {
+    if (std::find(sets.begin(), sets.end(), set) == sets.end()) sets.push_back(set);
+  };
+  for (const Chain& chain : chains) {
+    for (const Rule& rule : chain.rules) {
+      if (const auto* s = std::get_if<AddToSet>(&rule.statement)) add(s->set);
+      for (const Condition& c : rule.conditions) {
+        if (const auto* in = std::get_if<InSet>(&c)) add(in->set);
+      }
+    }
+  }
+  if (sets.empty()) return sets;
+  // The daemon keeps these of both families, whatever the rules take.
+  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    add({SetKind::kDecided, family});
+    add({SetKind::kListeners, family});
+  }
+  return sets;
+}
+
 int CgroupLevel(absl::string_view path) {
   return 1 + static_cast<int>(std::count(path.begin(), path.end(), '/'));
 }
@@ -214,6 +306,7 @@ absl::StatusOr<std::vector<Chain>> CompilePlan(absl::Span<const RulesetSpec> spe
   RETURN_IF_ERROR(ValidateSpecs(specs));
   std::vector<Chain> chains;
   Chain prerouting{kPreroutingChain, Hook::kPrerouting};
+  Chain learn{kLearnChain, Hook::kAfterQueue};
   Chain output{kOutputChain, Hook::kOutputRoute};
   for (size_t i = 0; i < specs.size(); ++i) {
     const RulesetSpec& spec = specs[i];
@@ -223,7 +316,7 @@ absl::StatusOr<std::vector<Chain>> CompilePlan(absl::Span<const RulesetSpec> spe
                         "give sources and destinations of the same family, not all excluded");
     }
     const std::string comment = CommentOf(spec, i);
-    AppendPrerouting(spec, comment, prerouting);
+    AppendPrerouting(spec, comment, prerouting, learn);
     if (!spec.local_output) continue;
     chains.push_back(LocalChain(spec, i, comment));
     AppendRules(spec, {}, Jump{chains.back().name}, comment, output);
@@ -231,6 +324,7 @@ absl::StatusOr<std::vector<Chain>> CompilePlan(absl::Span<const RulesetSpec> spe
   chains.push_back(
       {kDefragChain, Hook::kNone, {Rule{{}, EnableDefrag{}, "defragmentation", false}}});
   chains.push_back(std::move(prerouting));
+  if (!learn.rules.empty()) chains.push_back(std::move(learn));
   if (!output.rules.empty()) chains.push_back(std::move(output));
   return chains;
 }

@@ -25,6 +25,39 @@ inline constexpr char kDefragChain[] = "defrag";
 // NF_IP_PRI_MANGLE: after defragmentation and conntrack, before DNAT, as iptables' mangle.
 inline constexpr int kHookPriority = -150;
 
+// The fast path. Rules in front of a queueing rule, with its conditions, mark and accept:
+//
+// - TCP: any segment but a pure SYN that belongs to a transparent connection. nft's `socket` finds
+//   listeners too where there is no connection: those bound to no address are told by `wildcard`,
+//   which also leaves request sockets and TIME_WAIT to the queue; those bound to an address are
+//   listed in the sets kListeners, which the daemon keeps, and what goes there is left to the
+//   queue.
+// - UDP: a datagram of a flow in the set of decided flows, while it leads to a transparent socket.
+//   The chain kLearnChain, behind the queue, puts the flows of packets with the mark into that set,
+//   so no word need go from the daemon to the kernel. An element's time is not renewed by use: a
+//   flow's datagram is decided anew every kFlowTimeoutMs, long before the flow's entry for
+//   sk_lookup ends, so that this lives on, and nothing that was decided stands for longer.
+//   Where a packet's mark need not mean that it was decided to be a hit (RulesetSpec::misses_pass),
+//   flows of packets that come with the mark are noted before they are queued, and not learned.
+inline constexpr char kLearnChain[] = "learn";
+inline constexpr int kLearnPriority = kHookPriority + 1;
+inline constexpr uint32_t kFlowTimeoutMs = 20'000;
+// Longer than a packet waits in a queue.
+inline constexpr uint32_t kPremarkedTimeoutMs = 5'000;
+// Elements of 100 to 130 bytes. Flows that find no room go on by way of the queue.
+inline constexpr uint32_t kMaxFlows = 131'072;
+
+// The sets of one family: kDecided and kPremarked hold flows (ingress interface, source, source
+// port, destination, destination port), kListeners addresses and ports.
+enum class SetKind : uint8_t { kDecided, kPremarked, kListeners };
+struct NamedSet {
+  SetKind kind;
+  Family family;
+  friend bool operator==(const NamedSet&, const NamedSet&) = default;
+};
+// "flows4", "premarked6", "listeners4".
+std::string SetName(NamedSet set);
+
 // Both ends included, network byte order; an IPv4 address takes the first four bytes.
 struct AddressRange {
   std::array<uint8_t, 16> first{};
@@ -69,16 +102,31 @@ struct OfCgroup {
   std::string path;  // relative to the root of the cgroup v2 tree, without slashes at its ends
 };
 struct ToThisHost {};  // a local, broadcast, anycast or multicast destination
+// These stand after an OfFamily and an OfProtocol of one protocol.
+struct NotPureSyn {};  // of FIN, SYN, RST and ACK not just SYN
+struct ForTransparent {
+  bool wildcard = true;  // false: not where it is bound to no address, nor for a minisocket
+};
+struct InSet {
+  NamedSet set;
+  bool negated = false;
+};
 using Condition = std::variant<OfFamily, FromInterface, OfProtocol, ToPort, HasMark, HasAddress,
-                               OfUser, OfCgroup, ToThisHost>;
+                               OfUser, OfCgroup, ToThisHost, NotPureSyn, ForTransparent, InSet>;
 
 // Statements.
 struct Queue {
   uint16_t first, last;
   bool bypass, cpu_fanout;
 };
-struct SetMark {  // mark = (mark & ~mask) | value; value has no bits outside of the mask
+struct SetMark {  // mark = (mark & ~mask) ^ value
   MarkMatch mark;
+};
+struct Divert {  // SetMark, and no further rule of this chain
+  MarkMatch mark;
+};
+struct AddToSet {  // the packet's flow; where it is in it, its time is not renewed
+  NamedSet set;
 };
 struct Jump {
   std::string chain;
@@ -89,7 +137,7 @@ struct Return {};
 // there is what counts. nft's tproxy expression does it for both families without switching
 // connection tracking on, and leaves again with the rule (tried on 6.1 and 6.18).
 struct EnableDefrag {};
-using Statement = std::variant<Queue, SetMark, Jump, Return, EnableDefrag>;
+using Statement = std::variant<Queue, SetMark, Divert, AddToSet, Jump, Return, EnableDefrag>;
 
 struct Rule {
   std::vector<Condition> conditions;
@@ -98,13 +146,20 @@ struct Rule {
   bool counted = true;
 };
 
-enum class Hook : uint8_t { kNone, kPrerouting, kOutputRoute };
+enum class Hook : uint8_t { kNone, kPrerouting, kAfterQueue, kOutputRoute };
 
 struct Chain {
   std::string name;
   Hook hook = Hook::kNone;
   std::vector<Rule> rules;
 };
+
+// The sets that the rules name, each once; where there are any, all that the daemon keeps.
+std::vector<NamedSet> SetsOf(absl::Span<const Chain> chains);
+
+// Comments of the fast path's rules end in one of these, after the target's name.
+inline constexpr char kFastTcp[] = ", fast path tcp";
+inline constexpr char kFastUdp[] = ", fast path udp";
 
 // Levels of a cgroup path, as `socket cgroupv2 level` counts them.
 int CgroupLevel(absl::string_view path);

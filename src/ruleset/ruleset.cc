@@ -4,7 +4,10 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <linux/netfilter.h>
+#include <sys/utsname.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <utility>
 
 #include "base/status.h"
@@ -65,6 +68,19 @@ absl::StatusOr<bool> CheckTable(NetlinkSocket& nft, absl::string_view take) {
       absl::StrCat("delete it (nft delete table inet ", kTableName, ") or rename it"));
 }
 
+// Before Linux 5.15 nft's `socket wildcard` keeps a reference to each request socket and TIME_WAIT
+// it meets.
+absl::Status CheckFastPath(absl::Span<const RulesetSpec> specs, const NftFeatures& features) {
+  const bool wanted = std::any_of(specs.begin(), specs.end(),
+                                  [](const RulesetSpec& spec) { return spec.fast_path; });
+  if (!wanted) return absl::OkStatus();
+  RETURN_IF_ERROR(FastPathKernel());
+  if (features.socket) return absl::OkStatus();
+  return WithRemedy(
+      absl::UnimplementedError("--fast-path divert: this kernel has no nft socket expression"),
+      "load or build in nft_socket, or run with --fast-path none");
+}
+
 void WarnOfLoops(absl::Span<const RulesetSpec> specs, std::vector<std::string>& warnings) {
   for (size_t i = 0; i < specs.size(); ++i) {
     const RulesetSpec& spec = specs[i];
@@ -101,6 +117,7 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
   ASSIGN_OR_RETURN(NetlinkSocket nft, OpenNftSocket());
   ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
   ASSIGN_OR_RETURN(const NftFeatures features, ProbeNft(nft));
+  RETURN_IF_ERROR(CheckFastPath(specs, features));
   std::vector<std::string> warnings;
   ASSIGN_OR_RETURN(const NftDialect dialect, ChooseDialect(features, warnings));
   const absl::string_view comment = owned ? kRunComment : kPersistentComment;
@@ -122,6 +139,19 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
 }
 
 }  // namespace
+
+absl::Status FastPathKernel() {
+  utsname kernel{};
+  int major = 0, minor = 0;
+  if (::uname(&kernel) != 0 || std::sscanf(kernel.release, "%d.%d", &major, &minor) != 2) {
+    return absl::OkStatus();  // not to be told: the rules themselves will be taken or not
+  }
+  if (std::pair(major, minor) >= std::pair(5, 15)) return absl::OkStatus();
+  return WithRemedy(absl::UnimplementedError(absl::StrCat(
+                        "--fast-path divert: Linux ", kernel.release,
+                        " loses memory where nft's `socket wildcard` meets a TIME_WAIT")),
+                    "use Linux 5.15 or later, or run with --fast-path none");
+}
 
 InstalledRuleset::InstalledRuleset(NetlinkSocket nft, NftDialect dialect, std::vector<Chain> chains)
     : nft_(std::make_unique<NetlinkSocket>(std::move(nft))),
@@ -207,7 +237,14 @@ absl::StatusOr<std::string> PrintRuleset(absl::Span<const RulesetSpec> specs, bo
     absl::StrAppend(&text, DeliveryCommand(item), "\n");
   }
   std::vector<Chain> nft_chains;
+  const bool fast = !native_queue && !SetsOf(chains).empty();
+  if (fast) {
+    iptables =
+        "# Without the fast path, as iptables has no words for it; `utproxy ruleset install` "
+        "makes its rules here too.\n";
+  }
   for (Chain& chain : chains) {
+    if (fast && chain.hook == Hook::kAfterQueue) continue;
     if (native_queue || chain.hook != Hook::kPrerouting) {
       nft_chains.push_back(std::move(chain));
       continue;

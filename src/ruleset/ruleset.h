@@ -57,6 +57,10 @@ class InstalledRuleset {
   // Takes away everything of ours, also what a killed process left. Idempotent.
   absl::Status Remove();
 
+  // The socket that the table is bound to, for the sets of the fast path (fast_path_sets.h). Not
+  // while another function of this runs; not after Remove().
+  NetlinkSocket* nft() { return nft_.get(); }
+
   // One sentence each, for the log: "IPv6 is off in this network namespace, ...".
   const std::vector<std::string>& warnings() const { return warnings_; }
 
@@ -80,11 +84,15 @@ absl::StatusOr<std::vector<std::string>> InstallPersistentRuleset(
 // where a running utproxy holds the table.
 absl::Status RemoveRuleset();
 
+// Unimplemented where the fast path's rules would do harm: before Linux 5.15. Changes nothing.
+absl::Status FastPathKernel();
+
 // Whether this kernel has nft's `queue` expression. Needs CAP_NET_ADMIN; changes nothing.
 absl::StatusOr<bool> KernelHasNativeQueue();
 
 // `ruleset print`: shell commands that, pasted into a root shell, do what `ruleset install` does.
-// Without `native_queue`, the queueing rules are iptables-nft commands. No I/O.
+// Without `native_queue`, the queueing rules are iptables-nft commands, and there are none of the
+// fast path's. No I/O.
 absl::StatusOr<std::string> PrintRuleset(absl::Span<const RulesetSpec> specs, bool native_queue);
 
 }  // namespace utproxy

@@ -43,6 +43,11 @@ struct RulesetSpec {
   uint16_t queue_last = 0;
   bool queue_bypass = false;
   bool queue_cpu_fanout = false;
+  // Rules in front of the queue's that carry what needs no decision (see plan.h, "The fast path").
+  bool fast_path = false;
+  // Packets that were not decided, or for nobody, can leave the queue too: --on-miss accept,
+  // --fail-open, --queue-bypass.
+  bool misses_pass = false;
   uint32_t route_table = 100;
   bool local_output = false;
   std::vector<MarkMatch> exclude_marks;

@@ -84,6 +84,11 @@ class FlowIndex {
   uint64_t CookieOf(const FlowKey& flow) const;
   bool Contains(const FlowKey& flow) const { return CookieOf(flow) != 0; }
 
+  // Rises when an entry goes before its time: by Remove(), or evicted.
+  uint64_t gone_early() const {
+    return removed_.load(std::memory_order_acquire) + evicted_.load(std::memory_order_acquire);
+  }
+
   Stats stats() const;
 
  private:

@@ -113,6 +113,9 @@ class Steering {
   // is none.
   uint64_t ListenerOf(const FlowKey& flow, uint32_t iif) const;
 
+  // Rises when entries go before their time: by Release(), or for want of room. No system call.
+  uint64_t gone_early() const { return index_.gone_early(); }
+
   // Erases entries that have outlived their time. `now_ns`: CLOCK_MONOTONIC. About once a second,
   // by one thread.
   void Expire(int64_t now_ns);

@@ -5,6 +5,11 @@ import pytest
 WORDS = ["--proto", "udp", "--dport", "53", "--iif", "lan0", "--on-port", "1090", "--tproxy-mark", "0x1"]
 
 
+FAST = ["--fast-path", "divert", "--on-miss", "accept"]
+both = pytest.mark.parametrize("words", [WORDS, WORDS + FAST, WORDS + ["--proto", "tcp", "--local-output"] + FAST[:2]],
+                               ids=["plain", "fast_path", "fast_path_all"])
+
+
 def state(space):
     parts = [space.run("nft", "-s", "list", "ruleset").stdout]
     for family in ("-4", "-6"):
@@ -12,17 +17,18 @@ def state(space):
     return "\n".join(parts)
 
 
-def test_install_and_remove(call, space):
+@both
+def test_install_and_remove(call, space, words):
     """Installing twice is the same as once, removing what is not there is no error, and all of it goes."""
     before = state(space)
-    done = call("ruleset", "install", *WORDS)
+    done = call("ruleset", "install", *words)
     assert done.returncode == 0, done.stderr
     installed = state(space)
     assert "table inet utproxy" in installed and installed.count("lookup 100") == 2
-    assert call("ruleset", "install", *WORDS).returncode == 0
+    assert call("ruleset", "install", *words).returncode == 0
     assert state(space) == installed
     for _ in range(2):
-        done = call("ruleset", "remove", *WORDS)
+        done = call("ruleset", "remove", *words)
         assert done.returncode == 0, done.stderr
         assert state(space) == before
 
@@ -36,16 +42,17 @@ def test_print_changes_nothing(call, space):
     assert state(space) == before
 
 
-def test_what_is_printed_does_the_same(call, space):
+@both
+def test_what_is_printed_does_the_same(call, space, words):
     """Pasted into a shell, the printed commands have the rules and routes that install makes."""
     if space.run("nft", "-c", "add table inet t; add chain inet t c; add rule inet t c queue num 0", check=False).returncode:
         pytest.skip("this kernel has no nft queue expression, so nft cannot be given the printed rule")
     before = state(space)
-    printed = call("ruleset", "print", *WORDS).stdout
+    printed = call("ruleset", "print", *words).stdout
     space.run("sh", "-e", text=printed)
     pasted = state(space)
-    assert call("ruleset", "remove", *WORDS).returncode == 0
+    assert call("ruleset", "remove", *words).returncode == 0
     assert state(space) == before
-    assert call("ruleset", "install", *WORDS).returncode == 0
+    assert call("ruleset", "install", *words).returncode == 0
     assert state(space) == pasted
-    assert call("ruleset", "remove", *WORDS).returncode == 0
+    assert call("ruleset", "remove", *words).returncode == 0

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <sstream>
+#include <utility>
 
 #include "base/clock.h"
 #include "mirror/socket_count.h"
@@ -55,6 +56,44 @@ TEST_F(TableWriterTest, ListenersGoWhenADumpNoLongerShowsThem) {
   ASSERT_EQ(Find(a).size(), 1u);
   EXPECT_EQ(Find(a)[0].cookie, 1u);
   EXPECT_EQ(Find(a)[0].order, 0u);
+}
+
+TEST_F(TableWriterTest, CountsWhatHappensToListeners) {
+  Socket a = Make("10.0.0.1:80", "0.0.0.0:0", Proto::kTcp, SockState::kListen, 1);
+  uint64_t before = epochs_.Listeners();
+  const auto changed = [&] { return std::exchange(before, epochs_.Listeners()) != before; };
+  writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{a}});
+  EXPECT_TRUE(changed());
+  writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{a}});
+  EXPECT_FALSE(changed());
+  a.flags |= Socket::kTransparent;
+  writer_.ReplaceBound(Family::kIpv4, Proto::kTcp, {{a}});
+  EXPECT_TRUE(changed());
+  writer_.Learn(Make("10.0.0.1:80", "10.0.0.9:4000", Proto::kTcp, SockState::kEstablished, 5),
+                interfaces_, 0);
+  EXPECT_FALSE(changed());
+  writer_.Destroyed(a, 0);
+  EXPECT_TRUE(changed());
+}
+
+// A connected socket that goes leaves its datagrams to an unconnected one at the same place.
+TEST_F(TableWriterTest, CountsConnectedUdpSocketsThatLeaveTheirFlow) {
+  const auto connected = [](uint64_t cookie) {
+    return Make("192.0.2.1:53", "10.0.0.9:4000", Proto::kUdp, SockState::kEstablished, cookie);
+  };
+  writer_.Learn(connected(1), interfaces_, 0);
+  writer_.Destroyed(connected(1), 0);
+  EXPECT_EQ(epochs_.Left(), 0u) << "to nobody";
+  for (const char* local : {"192.0.2.1:53", "0.0.0.0:53"}) {
+    const uint64_t before = epochs_.Left();
+    const Socket bound = Make(local, "0.0.0.0:0", Proto::kUdp, SockState::kClose, 2);
+    writer_.ReplaceBound(Family::kIpv4, Proto::kUdp, {{bound, connected(3)}});
+    EXPECT_EQ(epochs_.Left(), before);
+    writer_.ReplaceBound(Family::kIpv4, Proto::kUdp, {{bound}});
+    EXPECT_EQ(epochs_.Left(), before + 1) << local;
+    writer_.ReplaceBound(Family::kIpv4, Proto::kUdp, {});
+    EXPECT_EQ(epochs_.Left(), before + 1) << "an unconnected one leaves nothing";
+  }
 }
 
 TEST_F(TableWriterTest, TheOtherFamilysDumpLeavesThemAlone) {

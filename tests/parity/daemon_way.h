@@ -31,14 +31,18 @@ struct DaemonCase {
 // the packets that got a verdict of accept and drops them.
 class DaemonWay {
  public:
-  // `program`: path of utproxy. Fatal where it does not get ready.
+  // `program`: path of utproxy. Fatal where it does not get ready. `fast_path`: the rules are those
+  // of `utproxy ruleset install --fast-path divert`.
   DaemonWay(const std::string& program, const DeviceAddresses& addresses, const Policy& policy,
-            const Marks& marks);
+            const Marks& marks, bool fast_path);
   ~DaemonWay();
   DaemonWay(const DaemonWay&) = delete;
   DaemonWay& operator=(const DaemonWay&) = delete;
 
   const Netns& netns() const { return netns_; }
+  bool fast_path() const { return fast_path_; }
+  // Packets that the fast path's rules have carried so far.
+  uint64_t Carried() const;
   // Sends them all, then waits for the last verdict. At most 1000.
   void Ask(absl::Span<DaemonCase> cases);
   // Waits until the mirror has taken in that sockets ended, if it comes to that within two seconds.
@@ -52,10 +56,12 @@ class DaemonWay {
 
  private:
   void Start(const std::string& program, const Policy& policy);
-  Nflog SetUp(const Marks& marks);
+  Nflog SetUp(const Policy& policy, const Marks& marks);
+  void SettleFastPath() const;
   std::vector<nlohmann::json> Control(absl::string_view command) const;
   bool MirrorHas(absl::Span<const uint64_t> cookies) const;
 
+  const bool fast_path_;
   Netns netns_;
   UniqueFd always_hit_;  // a connected socket whose datagrams every policy hands over
   Nflog nflog_;

@@ -42,6 +42,7 @@ struct Totals {
   uint64_t cases = 0;      // against each oracle
   uint64_t by_mirror = 0;  // of those, the mirror took it upon itself
   uint64_t by_daemon = 0;  // compared with the daemon
+  uint64_t carried = 0;    // packets that the fast path's rules carried
   uint64_t sockets = 0;
   uint64_t unmade = 0;  // sockets that the kernel refused to make
 };
@@ -52,6 +53,9 @@ class Lab {
   struct Options {
     std::string program;  // utproxy; empty: without daemons
     std::vector<Oracle> oracles;
+    // The daemons have the fast path's rules before their queues, each packet comes twice, and once
+    // more after some listeners have closed.
+    bool fast_path = false;
   };
   Lab(const Generator::World& world, const Options& options);
 
@@ -68,6 +72,9 @@ class Lab {
   void AskDaemon(size_t policy, const Scene& scene, absl::Span<const Case> cases,
                  const Answers& answers, Sockets* sockets, Totals* totals,
                  std::vector<Difference>* differences);
+  void RunAfterEnds(Scene scene, absl::Span<const Case> cases,
+                    const std::vector<std::unique_ptr<Sockets>>& sockets, Coverage* coverage,
+                    Totals* totals, std::vector<Difference>* differences);
   void Compare(const Scene& scene, const Answer& answer, Way way, const Decision* decision,
                Difference where, std::vector<Difference>* differences) const;
 
@@ -79,6 +86,7 @@ class Lab {
   std::unique_ptr<Steering> foreign_;
   std::vector<std::unique_ptr<DaemonWay>> daemons_;
   std::vector<std::unique_ptr<Steering>> daemons_foreign_;
+  std::vector<uint64_t> carried_;  // by each daemon so far
   uint16_t next_id_ = 1;
 };
 

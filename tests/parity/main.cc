@@ -33,6 +33,8 @@ first world in which they differ, and reduces a case that does.
   --world N       only the Nth of the seed's worlds
   --oracle xt|nft|both
   --program PATH  utproxy, for the comparison with the daemon (default: none)
+  --fast-path     the daemon has the fast path's rules before its queue; each packet comes twice, and
+                  once more after some listeners have closed
   --rows N        fail unless every row was reached so often (default 1; 0 with --world)
   --no-shrink     show differing cases as they were found
   --table         print how often each row was reached
@@ -93,7 +95,7 @@ void Report(const Options& options, const Generator::World& world, const Scene& 
             const Case& one, const Difference& difference) {
   const Repro found = Isolate(world, scene, one, difference);
   if (!options.shrink) return Show(found, difference);
-  Rerun rerun(options.lab.program);
+  Rerun rerun(options.lab.program, options.lab.fast_path);
   if (!rerun.Differs(found)) {
     std::printf("(it takes the cases before it as well)\n");
     return Show(found, difference);
@@ -175,8 +177,12 @@ int Run(const Options& options) {
               " differences; %.0f s, seed %" PRIu64 "\n",
               t.cases, t.by_mirror, t.by_daemon, t.sockets, t.unmade,
               results.coverage.rows().size(), results.differences, took, options.seed);
+  if (options.lab.fast_path) {
+    std::printf("parity: %" PRIu64 " packets carried by the fast path\n", t.carried);
+  }
+  const bool idle = options.lab.fast_path && t.carried == 0;
   if (interrupted) std::fputs("parity: interrupted\n", stderr);
-  if (results.differences != 0 || !missed.empty()) return 1;
+  if (results.differences != 0 || !missed.empty() || (idle && !interrupted)) return 1;
   return interrupted ? kExitInterrupted : 0;
 }
 
@@ -187,11 +193,11 @@ bool ReadOracle(const std::string& word, std::vector<Oracle>* oracles) {
 }
 
 bool Read(int argc, char** argv, Options* options) {
-  const option kLong[] = {{"cases", 1, nullptr, 'c'},     {"seed", 1, nullptr, 's'},
-                          {"world", 1, nullptr, 'w'},     {"oracle", 1, nullptr, 'o'},
-                          {"program", 1, nullptr, 'p'},   {"rows", 1, nullptr, 'r'},
-                          {"no-shrink", 0, nullptr, 'n'}, {"table", 0, nullptr, 't'},
-                          {"help", 0, nullptr, 'h'},      {nullptr, 0, nullptr, 0}};
+  const option kLong[] = {
+      {"cases", 1, nullptr, 'c'},     {"seed", 1, nullptr, 's'},    {"world", 1, nullptr, 'w'},
+      {"oracle", 1, nullptr, 'o'},    {"program", 1, nullptr, 'p'}, {"rows", 1, nullptr, 'r'},
+      {"no-shrink", 0, nullptr, 'n'}, {"table", 0, nullptr, 't'},   {"fast-path", 0, nullptr, 'f'},
+      {"help", 0, nullptr, 'h'},      {nullptr, 0, nullptr, 0}};
   for (int letter = 0; (letter = getopt_long(argc, argv, "h", kLong, nullptr)) != -1;) {
     bool ok = true;
     switch (letter) {
@@ -215,6 +221,9 @@ bool Read(int argc, char** argv, Options* options) {
         break;
       case 'n':
         options->shrink = false;
+        break;
+      case 'f':
+        options->lab.fast_path = true;
         break;
       case 't':
         options->table = true;

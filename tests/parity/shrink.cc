@@ -123,7 +123,8 @@ bool Rerun::Differs(const Repro& repro, bool fresh) {
     lab_.reset();  // before the next one: one queue number, one control socket
     lab_ = std::make_unique<Lab>(repro.world,
                                  Lab::Options{.program = repro.way == Way::kDaemon ? program_ : "",
-                                              .oracles = {repro.oracle}});
+                                              .oracles = {repro.oracle},
+                                              .fast_path = fast_path_});
     made_for_ = repro;
   }
   Totals totals;

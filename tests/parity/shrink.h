@@ -32,7 +32,8 @@ Repro Isolate(const Generator::World& world, const Scene& scene, const Case& one
 // packet only are used again, as making them takes most of the time.
 class Rerun {
  public:
-  explicit Rerun(std::string program) : program_(std::move(program)) {}
+  Rerun(std::string program, bool fast_path)
+      : program_(std::move(program)), fast_path_(fast_path) {}
   // Whether the case differs when it is run by itself. `fresh`: in new namespaces at any rate.
   bool Differs(const Repro& repro, bool fresh = false);
   // Of the last case that did.
@@ -40,6 +41,7 @@ class Rerun {
 
  private:
   const std::string program_;
+  const bool fast_path_;
   std::unique_ptr<Lab> lab_;
   std::optional<Repro> made_for_;
   Difference difference_;

@@ -182,7 +182,7 @@ Sockets::Sockets(const Netns& netns, absl::Span<const SocketSpec> specs, Observe
   std::vector<size_t> to_observe;
   for (size_t i = 0; i < specs.size(); ++i) {
     Make(i);
-    if (specs_[i].minisocket() && specs_[i].observed) to_observe.push_back(i);
+    if (specs_[i].minisocket() && specs_[i].observed && !specs_[i].absent) to_observe.push_back(i);
   }
   if (!to_observe.empty()) Observed(to_observe, observe);
   for (size_t i = 0; i < specs.size(); ++i) Finish(i);
@@ -197,6 +197,7 @@ Sockets::~Sockets() {
 
 void Sockets::Make(size_t index) {
   const SocketSpec& spec = specs_[index];
+  if (spec.absent) return;
   if (spec.state == SockState::kNewSynRecv) {
     Send(netns_, spec, StepsTo(spec)[0]);
     made_[index] = true;

@@ -46,6 +46,9 @@ class Sockets {
   // Makes a minisocket anew that a packet has ended; one that is still there is ended before.
   void Remake(size_t index, Observe observe);
 
+  // Closes the socket, and its minisockets stay.
+  void Close(size_t index) { fds_[index].reset(); }
+
   bool made(size_t index) const { return made_[index]; }
   // -1 where there is none (any more).
   int fd(size_t index) const { return fds_[index].get(); }

@@ -55,7 +55,8 @@ struct SocketSpec {
   // Of minisockets and request sockets: a packet of its flow is decided before it becomes one
   // (or right after), as of every connection that goes through the router.
   bool observed = true;
-  uint32_t id = 0;  // its SO_MARK; names it in outcomes
+  bool absent = false;  // not made: it has been closed, or another one was in its way
+  uint32_t id = 0;      // its SO_MARK; names it in outcomes
 
   bool minisocket() const {
     return proto == Proto::kTcp &&

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "lab.h"
+#include "ruleset/fast_path_sets.h"
 #include "ruleset/nft_batch.h"
 #include "ruleset/ruleset.h"
 
@@ -329,6 +330,8 @@ TEST_F(KernelTest, WithoutPrivilegeTheErrorSaysSo) {
 TEST_F(KernelTest, PrintedTextIsWhatIsInstalled) {
   std::vector<RulesetSpec> specs = Elaborate();
   specs.push_back(LocalDns());
+  specs[0].fast_path = specs[1].fast_path = specs[2].fast_path = true;
+  specs[0].misses_pass = true;
   ASSERT_TRUE(InstallPersistentRuleset(specs).ok());
   const std::string installed = lab::NetworkState();
   EXPECT_NE(installed, WithoutQueue(installed));
@@ -340,6 +343,74 @@ TEST_F(KernelTest, PrintedTextIsWhatIsInstalled) {
   ASSERT_EQ(pasted.status, 0) << pasted.text << *script;
   const std::string state = lab::NetworkState();
   EXPECT_EQ(*native ? state : WithoutQueue(state), *native ? installed : WithoutQueue(installed));
+}
+
+// What the daemon does with the fast path's sets.
+TEST_F(KernelTest, FastPathSets) {
+  RulesetSpec spec = Dns();
+  spec.fast_path = true;
+  absl::StatusOr<NetlinkSocket> socket = OpenNftSocket();
+  ASSERT_TRUE(socket.ok());
+  EXPECT_TRUE(absl::IsNotFound(ForgetDecidedFlows(*socket)));
+  EXPECT_FALSE(ReadFastPathCounters(*socket).value().has_value());
+  InstalledRuleset ruleset = Installed({spec});
+  EXPECT_FALSE(ForgetDecidedFlows(*socket).ok()) << "the table has another owner";
+
+  std::vector<ListenerPlace> places = {{*Address::Parse("10.1.2.3"), 80},
+                                       {*Address::Parse("2001:db8::1"), 8080}};
+  for (uint16_t port = 1; port <= 1200; ++port) {  // more than fit into one message
+    places.push_back({*Address::Parse("10.1.2.4"), port});
+  }
+  ASSERT_TRUE(ReplaceListeners(*ruleset.nft(), places).ok());
+  const auto listed = [](const char* set) {
+    return Shell(absl::StrCat("nft -n list set inet utproxy ", set)).text;
+  };
+  const std::string ipv4 = listed("listeners4"), ipv6 = listed("listeners6");
+  for (const char* element : {"10.1.2.3 . 80", "10.1.2.4 . 1,", "10.1.2.4 . 1200"}) {
+    EXPECT_NE(ipv4.find(element), std::string::npos) << element << ipv4;
+  }
+  EXPECT_EQ(ipv4.find("2001:db8::1"), std::string::npos);
+  EXPECT_NE(ipv6.find("2001:db8::1 . 8080"), std::string::npos) << ipv6;
+  EXPECT_NE(ipv6.find("::ffff:10.1.2.3 . 80"), std::string::npos) << ipv6;
+  ASSERT_TRUE(ReplaceListeners(*ruleset.nft(), {}).ok());
+  EXPECT_EQ(listed("listeners4").find("10.1.2"), std::string::npos);
+
+  const absl::StatusOr<std::optional<FastPathCounters>> counters = ReadFastPathCounters(*socket);
+  ASSERT_TRUE(counters.ok() && counters->has_value()) << counters.status();
+  EXPECT_EQ((*counters)->udp, 0u);
+  EXPECT_TRUE(ForgetDecidedFlows(*ruleset.nft()).ok());
+  EXPECT_TRUE(ruleset.StopQueueing().ok());
+}
+
+// A packet behind the queue with the mark is learned; one without it is not, and neither is one
+// that came with the mark where misses pass.
+TEST_F(KernelTest, FastPathLearnsBehindTheQueue) {
+  for (const bool misses_pass : {false, true}) {
+    RulesetSpec spec = Dns();
+    spec.fast_path = true;
+    spec.misses_pass = misses_pass;
+    spec.match.iifs = {"tun0"};
+    const lab::Tun tun("tun0");
+    const InstalledRuleset ruleset = Installed({spec});
+    const std::unique_ptr<lab::TestQueue> queue = lab::TestQueue::Bind(0);
+    ASSERT_NE(queue, nullptr);
+    Shell(
+        "nft 'add table ip m; add chain ip m c { type filter hook prerouting priority -300; }; "
+        "add rule ip m c udp sport 3000 meta mark set 1'");
+    for (const uint16_t sport : {1000, 2000, 3000}) {
+      TestPacket packet{.src = "10.0.0.1", .dst = "10.0.0.2"};
+      packet.sport = sport;
+      ASSERT_TRUE(tun.Write(lab::Build(packet)));
+      const std::unique_ptr<lab::Queued> queued = queue->Next();
+      ASSERT_NE(queued, nullptr);
+      queue->Accept(queued->id, sport == 2000 ? 0 : 1);
+    }
+    const std::string flows = Shell("nft -n list set inet utproxy flows4").text;
+    EXPECT_NE(flows.find("10.0.0.1 . 1000 . 10.0.0.2 . 53"), std::string::npos) << flows;
+    EXPECT_EQ(flows.find("10.0.0.1 . 2000"), std::string::npos) << flows;
+    EXPECT_EQ(flows.find("10.0.0.1 . 3000") == std::string::npos, misses_pass) << flows;
+    Shell("nft delete table ip m");
+  }
 }
 
 // The packets of a matrix that reach queue 0, by their source port.

@@ -5,6 +5,7 @@
     rules    utproxy with the user's own queue rule, ip rule and ip route; nft's `queue` where the kernel has it, else
              iptables' NFQUEUE
     install  utproxy run --install
+    divert   the same with --fast-path divert
 """
 import dataclasses
 import ipaddress
@@ -15,7 +16,7 @@ import subprocess
 
 from lab import wait_until
 
-KINDS = ["kernel", "rules", "install"]
+KINDS = ["kernel", "rules", "install", "divert"]
 OURS = ["rules", "install"]
 USERS_TABLE = "users"  # of the nft rule of `rules`
 
@@ -79,7 +80,7 @@ class Kernel:
 
 
 class Utproxy:
-    """The daemon in the router's namespace, as `rules` or `install`."""
+    """The daemon in the router's namespace, as `rules`, `install` or `divert`."""
 
     def __init__(self, lab, target, kind, binary):
         self.lab, self.target, self.kind, self.binary = lab, target, kind, binary
@@ -92,7 +93,9 @@ class Utproxy:
             words += ["--on-ip", address]
         if self.target.on_miss:
             words += ["--on-miss", self.target.on_miss]
-        if self.kind == "install":
+        if self.kind == "divert":
+            words += ["--fast-path", "divert"]
+        if self.kind in ("install", "divert"):
             words += ["--install", "--proto", self.target.protocol, "--iif", self.target.iif]
             words += ["--dport", str(self.target.dport)] if self.target.dport else []
         return words + list(self.target.options)

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "daemon/fast_path.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "ruleset/nft_batch.h"
+
+namespace utproxy {
+namespace {
+
+// Longer than a batch is decided.
+constexpr int kRoundMs = 10;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<FastPath>> FastPath::Start(const Mirror* mirror,
+                                                          const Steering* steering,
+                                                          std::vector<uint16_t> on_ports,
+                                                          NetlinkSocket* nft) {
+  ASSIGN_OR_RETURN(DiagClient client, DiagClient::Open());
+  UniqueFd stop(::eventfd(0, EFD_CLOEXEC));
+  if (!stop.valid()) return ErrnoStatus(errno, "create eventfd");
+  auto fast = std::unique_ptr<FastPath>(
+      new FastPath(mirror, steering, std::move(on_ports), std::move(client), std::move(stop)));
+  fast->nft_ = nft;
+  if (nft == nullptr) {
+    ASSIGN_OR_RETURN(NetlinkSocket own, OpenNftSocket());
+    fast->own_nft_.emplace(std::move(own));
+    fast->nft_ = &*fast->own_nft_;
+  }
+  fast->Round(MonotonicNs());
+  fast->thread_ = std::thread([f = fast.get()] { f->Loop(); });
+  return fast;
+}
+
+FastPath::~FastPath() {
+  (void)::eventfd_write(stop_.get(), 1);
+  if (thread_.joinable()) thread_.join();
+  // Without this daemon's entries a flow could lead to another socket.
+  (void)ForgetDecidedFlows(*nft_);
+}
+
+void FastPath::Loop() {
+  ::prctl(PR_SET_NAME, "utproxy-fast");
+  pollfd fd{.fd = stop_.get(), .events = POLLIN, .revents = 0};
+  while (true) {
+    (void)::poll(&fd, 1, kRoundMs);
+    if ((fd.revents & POLLIN) != 0) return;
+    Round(MonotonicNs());
+  }
+}
+
+void FastPath::Round(int64_t now_ns) {
+  if (now_ns < retry_ns_) return;
+  FollowListeners(now_ns);
+  FollowFlows(now_ns);
+  behind_.store(!listeners_seen_ || flush_again_ || circumstances_ != Circumstances(),
+                std::memory_order_relaxed);
+}
+
+void FastPath::FollowListeners(int64_t now_ns) {
+  // Read before the sockets are: a change in between is then seen the next time.
+  const uint64_t seen = mirror_->udp_epochs().Listeners();
+  if (listeners_seen_ == seen) return;
+  absl::StatusOr<std::vector<ListenerPlace>> places = BoundListeners();
+  absl::Status status = places.status();
+  if (status.ok() && listed_ != *places) {
+    listed_.reset();
+    status = ReplaceListeners(*nft_, *places);
+  }
+  if (!status.ok()) {
+    retry_ns_ = now_ns + kNsPerSec;
+    return;
+  }
+  listed_ = std::move(*places);
+  listeners_seen_ = seen;
+}
+
+absl::StatusOr<std::vector<ListenerPlace>> FastPath::BoundListeners() {
+  std::vector<ListenerPlace> places;
+  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    RETURN_IF_ERROR(client_.Dump(family, Proto::kTcp, kListenStates, [&](const Socket& socket) {
+      if (!socket.transparent() || socket.local.IsUnspecified()) return;
+      places.push_back({socket.local, socket.local_port});
+    }));
+  }
+  std::sort(places.begin(), places.end());
+  places.erase(std::unique(places.begin(), places.end()), places.end());
+  return places;
+}
+
+void FastPath::FollowFlows(int64_t now_ns) {
+  const uint64_t circumstances = Circumstances();
+  flush_tokens_.Refill(now_ns);
+  const bool changed = circumstances_ != circumstances;
+  if (!flush_again_ && !(changed && flush_tokens_.Take())) return;
+  if (!ForgetDecidedFlows(*nft_).ok()) {
+    circumstances_.reset();
+    retry_ns_ = now_ns + kNsPerSec;
+    return;
+  }
+  flushes_.fetch_add(1, std::memory_order_relaxed);
+  flush_again_ = changed;
+  circumstances_ = circumstances;
+}
+
+// A number that changes with all that a decision about a flow rests on.
+uint64_t FastPath::Circumstances() const {
+  const UdpEpochs& epochs = mirror_->udp_epochs();
+  uint64_t sum = mirror_->interfaces().generation() + epochs.Left();
+  for (const uint16_t port : on_ports_) sum += port != 0 ? epochs.Get(port) : epochs.Sum();
+  if (steering_ != nullptr) sum += steering_->gone_early();
+  return sum;
+}
+
+}  // namespace utproxy
