@@ -62,8 +62,13 @@ Json Replay::Decide(const CapturedPacket& captured, bool steps) {
   if (decision.socket) owner = OwnerOf(*decision.socket, snapshot_.owners());
   Json json;
   json["time"] = TimeText(captured.time_ns);
-  for (const char* key : {"target", "queue", "id", "wait_ns", "decide_ns"}) {
-    if (prefix.contains(key)) json[key] = prefix[key];
+  // The prefix is anybody's: only what a trace writes there is taken over.
+  if (const auto target = prefix.find("target"); target != prefix.end() && target->is_string()) {
+    json["target"] = *target;
+  }
+  for (const char* key : {"queue", "id", "wait_ns", "decide_ns"}) {
+    const auto number = prefix.find(key);
+    if (number != prefix.end() && number->is_number_unsigned()) json[key] = *number;
   }
   const InterfaceNames names = [this](uint32_t index) { return snapshot_.NameOf(index); };
   json.update(ToJson(decision, packet, names, owner));

@@ -71,7 +71,15 @@ std::string TraceText::Line(const Json& json) {
                   Cell(6, absl::StrCat(TextAt(packet, "mark"), ">", TextAt(json, "mark"))), "  ",
                   Cell(7, SocketText(json)));
   if (json.contains("target")) {
-    absl::StrAppend(&line, "  ", TextAt(json, "target"), "/", json["queue"].dump());
+    absl::StrAppend(&line, "  ", TextAt(json, "target"));
+    // Of a queue, or of a group that copies come from.
+    for (const char* key : {"queue", "group"}) {
+      const auto number = json.find(key);
+      if (number != json.end() && number->is_number_unsigned()) {
+        absl::StrAppend(&line, "/", number->get<uint64_t>());
+        break;
+      }
+    }
   }
   absl::StrAppend(&line, "  ", TextAt(json, "source"));
   if (const std::string took = Duration(json, "decide_ns"); !took.empty()) {

@@ -93,6 +93,7 @@ class Measures:
         """Fills the queues while the consumer is stopped, lets it go on, and times until they are empty."""
         sources = ",".join(source(4, n) for n in range(case["queues"]))
         os.kill(contestant.pid(), signal.SIGSTOP)
+        self.await_stopped(contestant.pid())
         try:
             self.ask(self.lab.client, "fill", "--to", endpoint(ASKED[4], PORT), "--from", sources, "--flows", case["flows"],
                      "--count", count, "--bytes", case["bytes"], "--first-port", first_port)
@@ -111,6 +112,14 @@ class Measures:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(contestant.pid(), signal.SIGCONT)
         return dict(cpu.spent(waiting), value=waiting / took * 1e6), waiting
+
+    @staticmethod
+    def await_stopped(pid):
+        """A thread that runs takes what comes until it sees the signal."""
+        end = time.monotonic() + 10 * PATIENCE
+        while any("\nState:\tT" not in task.joinpath("status").read_text() for task in pathlib.Path(f"/proc/{pid}/task").iterdir()):
+            assert time.monotonic() < end, f"process {pid} does not stop"
+            time.sleep(0.001)
 
     @staticmethod
     def waiting(queues):

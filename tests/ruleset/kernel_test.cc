@@ -397,7 +397,7 @@ TEST_F(KernelTest, FastPathLearnsBehindTheQueue) {
     Shell(
         "nft 'add table ip m; add chain ip m c { type filter hook prerouting priority -300; }; "
         "add rule ip m c udp sport 3000 meta mark set 1'");
-    for (const uint16_t sport : {1000, 2000, 3000}) {
+    for (const uint16_t sport : std::initializer_list<uint16_t>{1000, 2000, 3000}) {
       TestPacket packet{.src = "10.0.0.1", .dst = "10.0.0.2"};
       packet.sport = sport;
       ASSERT_TRUE(tun.Write(lab::Build(packet)));
