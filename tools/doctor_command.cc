@@ -10,7 +10,6 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
-#include "daemon/control_server.h"
 #include "daemon/doctor_view.h"
 #include "diagnose/fixes.h"
 #include "doctor_source.h"
@@ -34,6 +33,9 @@ class DoctorCommand : public Command {
   absl::StatusOr<int> Run(Environment& env) override {
     ASSIGN_OR_RETURN(const SystemView view, source_.Load());
     const Findings findings = Diagnose(view);
+    if (!view.daemon_silence.empty()) {
+      env.err << "utproxy: doctor: " << view.daemon_silence << std::endl;
+    }
     if (json_) {
       env.out << JsonLine(DoctorJson(findings)) << "\n";
     } else {

@@ -8,7 +8,7 @@
 #include <absl/types/span.h>
 
 #include "base/status.h"
-#include "daemon/control_server.h"
+#include "daemon/control_client.h"
 #include "daemon/doctor_view.h"
 #include "diagnose/fixes.h"
 
@@ -94,13 +94,9 @@ absl::StatusOr<SystemView> DoctorSource::Load() const {
     asked.push_back(ProxyTargetOf(target_.target, OptionsText()));
     if (!target_.mark_given()) asked.back().mark_set = false;
   }
-  SystemView readers;
-  LoadQueues(&readers);
-  for (const auto& [pid, process] : readers.processes) {
-    std::optional<RunningDaemon> daemon = DaemonOf(process.command_line);
-    if (!daemon) continue;
-    if (control.empty()) control = daemon->control;
-    if (!target_given()) asked.push_back(std::move(daemon->target));
+  for (RunningDaemon& daemon : FindDaemons()) {
+    if (control.empty()) control = daemon.control;
+    if (!target_given()) asked.push_back(std::move(daemon.target));
   }
   ASSIGN_OR_RETURN(SystemView view, LoadSystemView(asked, target_given()));
   if (!view.ruleset_read && view.targets.empty()) {
@@ -109,12 +105,34 @@ absl::StatusOr<SystemView> DoctorSource::Load() const {
   }
   if (!control.empty()) {
     Json stats;
-    const absl::Status asked_daemon =
-        AskDaemon(control, {{"command", "stats"}}, [&](const Json& json) { stats = json; });
-    if (!asked_daemon.ok() && !control_.empty()) return asked_daemon;
+    const absl::Status asked_daemon = AskDaemon(
+        control, {{"command", "stats"}}, [&](const Json& json) { stats = json; }, kBeginNs);
+    if (absl::IsDeadlineExceeded(asked_daemon)) {
+      // All else can be looked at, and is what the asker may need.
+      view.daemon_silence = std::string(asked_daemon.message());
+    } else if (!asked_daemon.ok() && !control_.empty()) {
+      return asked_daemon;
+    }
     if (stats.is_object()) view.daemon = DaemonFactsOf(stats);
   }
   return view;
+}
+
+std::vector<RunningDaemon> DoctorSource::FindDaemons() {
+  std::vector<RunningDaemon> daemons;
+  SystemView readers;
+  LoadQueues(&readers);
+  for (const auto& [pid, process] : readers.processes) {
+    std::optional<RunningDaemon> daemon = DaemonOf(process.command_line);
+    if (daemon) daemons.push_back(std::move(*daemon));
+  }
+  return daemons;
+}
+
+std::string DoctorSource::ControlPath() const {
+  if (!control_.empty()) return control_;
+  const std::vector<RunningDaemon> daemons = FindDaemons();
+  return daemons.empty() ? kDefaultControlPath : daemons.front().control;
 }
 
 std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_line) {

@@ -14,6 +14,14 @@
 
 namespace utproxy::tools {
 
+// A running utproxy by its command line, as /proc tells it: "utproxy", "run", .... nullopt where
+// that is none, or not one that can be read.
+struct RunningDaemon {
+  ProxyTarget target;
+  std::string control;
+};
+std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_line);
+
 // Where doctor's view of the system comes from: the kernel, and the targets that the command line
 // names or a running utproxy has. A member of a command; not movable.
 class DoctorSource {
@@ -24,23 +32,18 @@ class DoctorSource {
 
   // The system as it is now. Can be called again.
   absl::StatusOr<SystemView> Load() const;
-  const std::string& control() const { return control_; }
+  // The socket of the utproxy that is named or, else, runs; the usual one where neither is.
+  std::string ControlPath() const;
 
  private:
+  // Running daemons that read a queue here.
+  static std::vector<RunningDaemon> FindDaemons();
   bool target_given() const;
   std::string OptionsText() const;
 
   TargetOptions target_;
   std::string control_;
 };
-
-// A running utproxy by its command line, as /proc tells it: "utproxy", "run", .... nullopt where
-// that is none, or not one that can be read.
-struct RunningDaemon {
-  ProxyTarget target;
-  std::string control;
-};
-std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_line);
 
 // {"ok": ..., "findings": [...]}.
 Json DoctorJson(const Findings& findings);

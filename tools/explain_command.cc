@@ -9,7 +9,7 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
-#include "daemon/control_server.h"
+#include "daemon/control_client.h"
 #include "daemon/explainer.h"
 #include "explain_text.h"
 #include "packet_spec.h"

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "daemon/explain_context.h"
 #include "daemon/explainer.h"
 #include "daemon/trace_json.h"
 #include "decide/explain.h"
@@ -72,7 +73,10 @@ Json Replay::Decide(const CapturedPacket& captured, bool steps) {
   }
   const InterfaceNames names = [this](uint32_t index) { return snapshot_.NameOf(index); };
   json.update(ToJson(decision, packet, names, owner));
-  if (steps) json["steps"] = StepsJson(explanation.steps, snapshot_.owners());
+  if (steps) {
+    json["steps"] = StepsJson(explanation.steps, snapshot_.owners());
+    json["kernel"] = KernelWould(packet, decision);
+  }
   json["source"] = OriginName(Origin::kMirror);
   return json;
 }

@@ -19,7 +19,7 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
-#include "daemon/control_server.h"
+#include "daemon/control_client.h"
 #include "daemon/json.h"
 #include "diagnose/anonymizer.h"
 #include "doctor_source.h"
@@ -28,6 +28,9 @@
 
 namespace utproxy::tools {
 namespace {
+
+// Some 2 KB each.
+constexpr uint32_t kLastDecisions = 1000;
 
 struct File {
   std::string name;
@@ -152,13 +155,23 @@ class ReportCommand : public Command {
 
   // What only a running utproxy knows; a report without one is a report, too.
   void AddDaemon(std::vector<File>* files) const {
-    const std::string control = source_.control().empty() ? kDefaultControlPath : source_.control();
-    std::string text;
-    const absl::Status status = AskDaemon(control, {{"command", "stats"}}, [&](const Json& json) {
-      absl::StrAppend(&text, JsonLine(json), "\n");
-    });
+    const std::string control = source_.ControlPath();
+    files->push_back({"stats.json", AnswerOf(control, {{"command", "stats"}}, kBeginNs)});
+    // Without the packets' bytes: no mask would find the addresses in them.
     files->push_back(
-        {"stats.json", status.ok() ? text : JsonLine({{"error", status.message()}}) + "\n"});
+        {"decisions.json",
+         AnswerOf(control,
+                  {{"command", "trace"}, {"last", kLastDecisions}, {"steps", true}, {"raw", false}},
+                  kLineNs)});
+  }
+
+  // The lines of the daemon's answer, or {"error": ...}.
+  static std::string AnswerOf(const std::string& control, const Json& request, int64_t line_ns) {
+    std::string text;
+    const absl::Status status = AskDaemon(
+        control, request, [&](const Json& json) { absl::StrAppend(&text, JsonLine(json), "\n"); },
+        line_ns);
+    return status.ok() ? text : JsonLine({{"error", status.message()}}) + "\n";
   }
 
   DoctorSource source_;
@@ -171,7 +184,8 @@ class ReportCommand : public Command {
 CommandEntry ReportEntry() {
   return {"report", "everything a bug report needs, in one tar",
           "Writes sockets, ruleset, rules and routes, doctor's findings, the running daemon's "
-          "statistics and versions into one tar, which only its owner may read. Look at it before "
+          "statistics and last decisions, and versions into one tar, which only its owner may "
+          "read. Look at it before "
           "you pass it on; --anonymize masks addresses, but not names.",
           "utproxy report --anonymize /tmp/utproxy-report.tar.gz",
           [] { return std::unique_ptr<Command>(new ReportCommand); }};

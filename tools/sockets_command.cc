@@ -5,7 +5,7 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
-#include "daemon/control_server.h"
+#include "daemon/control_client.h"
 #include "daemon/daemon.h"
 #include "daemon/snapshot.h"
 #include "diagnose/socket_owner.h"

@@ -8,7 +8,7 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
-#include "daemon/control_server.h"
+#include "daemon/control_client.h"
 #include "daemon/daemon.h"
 #include "text.h"
 
@@ -94,8 +94,8 @@ class StatsCommand : public Command {
  private:
   absl::StatusOr<Json> Ask() const {
     Json stats;
-    RETURN_IF_ERROR(
-        AskDaemon(control_, {{"command", "stats"}}, [&](const Json& json) { stats = json; }));
+    RETURN_IF_ERROR(AskDaemon(
+        control_, {{"command", "stats"}}, [&](const Json& json) { stats = json; }, kBeginNs));
     if (!stats.contains("packets")) return absl::DataLossError("stats: the daemon did not answer");
     return stats;
   }

@@ -11,7 +11,7 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
-#include "daemon/control_server.h"
+#include "daemon/control_client.h"
 #include "daemon/nflog_tracer.h"
 #include "target_options.h"
 #include "trace/filter.h"

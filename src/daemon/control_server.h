@@ -12,15 +12,14 @@
 #include <thread>
 
 #include "base/fd.h"
+#include "daemon/control_socket.h"
 #include "daemon/json.h"
 
 namespace utproxy {
 
-inline constexpr char kDefaultControlPath[] = "/run/utproxy/control.sock";
-
 // The daemon's control socket: a Unix stream socket, mode 0660. A client sends one line, a JSON
-// object {"command": NAME, ...}, and reads lines of JSON, the last of which is {"end": true}: an
-// answer without it was cut short.
+// object {"command": NAME, ...}, and reads lines of JSON: first {"begin": true}, at once, and last
+// {"end": true}: an answer without it was cut short.
 //
 // Each client has a thread of its own, up to kMaxClients; the next ones wait. A client has two
 // seconds for its whole request, and is cut off where it reads nothing for ten. Neither delays
@@ -79,19 +78,6 @@ class ControlServer {
   std::list<Client> clients_;  // the accepting thread's
   std::thread thread_;
 };
-
-// Asks the daemon at `path`: sends `request` and hands each object of the answer to `handler`.
-// An {"error": ...} object becomes the error, as does an answer without its end. `handler` is
-// called when the whole answer is there, so that a slow handler does not hold up the daemon.
-absl::Status AskDaemon(const std::string& path, const Json& request,
-                       const std::function<void(const Json&)>& handler);
-
-// The same for an answer that has no end until the asker wants none: `handler` is called with each
-// object as it comes, and returns false where it wants no more; `pause` is called when it would
-// have to wait for the next one.
-absl::Status StreamFromDaemon(const std::string& path, const Json& request,
-                              const std::function<bool(const Json&)>& handler,
-                              const std::function<void()>& pause);
 
 }  // namespace utproxy
 

@@ -69,7 +69,10 @@ absl::StatusOr<Json> NflogTracer::Explain(const NflogPacket& logged, bool* passe
   json["target"] = kTarget;
   json["group"] = group_;
   json.update(ToJson(explanation, packet, names, OwnersFor(explanation.decision), "exact"));
-  if (!parts_.steps) json.erase("steps");
+  if (!parts_.steps) {
+    json.erase("steps");
+    json.erase("kernel");
+  }
   if (parts_.raw) json["raw"] = RawJson(record);
   return json;
 }

@@ -5,6 +5,9 @@
 #include <absl/strings/string_view.h>
 #include <absl/time/time.h>
 
+#include <utility>
+
+#include "daemon/explain_context.h"
 #include "daemon/explainer.h"
 #include "trace/record_lookup.h"
 
@@ -55,18 +58,15 @@ std::string TimeText(int64_t realtime_ns) {
                           absl::UTCTimeZone());
 }
 
-Explanation ExplainRecord(const TraceRecord& record, const Policy& policy, PortLists* around) {
-  Explanation explanation;
-  if (record.trouble == Trouble::kExactFailed) {
-    explanation.steps = NoAnswer();
-  } else {
-    RecordLookup lookup(record, around);
-    explanation = Explain(record.packet, policy, lookup);
-    if (record.trouble == Trouble::kSteerFailed) explanation.steps.push_back(SteerFailed());
-    if (record.trouble == Trouble::kShed) explanation.steps.push_back(Shed());
-  }
-  explanation.decision = record.decision();
-  return explanation;
+RecordStory TellRecord(const TraceRecord& record, const Policy& policy, PortLists* around) {
+  if (record.trouble == Trouble::kExactFailed) return {.steps = NoAnswer(), .tproxy = std::nullopt};
+  RecordLookup lookup(record, around);
+  Explanation explanation = Explain(record.packet, policy, lookup);
+  RecordStory story{.steps = std::move(explanation.steps),
+                    .tproxy = std::move(explanation.decision)};
+  if (record.trouble == Trouble::kSteerFailed) story.steps.push_back(SteerFailed());
+  if (record.trouble == Trouble::kShed) story.steps.push_back(Shed());
+  return story;
 }
 
 Json ToJson(const TraceRecord& record, const TraceContext& context, const TraceParts& parts,
@@ -83,11 +83,12 @@ Json ToJson(const TraceRecord& record, const TraceContext& context, const TraceP
   json["decide_ns"] = record.decide_ns;
   std::optional<SocketOwner> owner;
   if (record.has_socket) owner = OwnerOf(record.socket, owners);
-  const Explanation explanation = parts.steps
-                                      ? ExplainRecord(record, context.policy, around)
-                                      : Explanation{.decision = record.decision(), .steps = {}};
-  json.update(ToJson(explanation.decision, record.packet, context.names, owner));
-  if (parts.steps) json["steps"] = StepsJson(explanation.steps, owners);
+  json.update(ToJson(record.decision(), record.packet, context.names, owner));
+  if (parts.steps) {
+    const RecordStory story = TellRecord(record, context.policy, around);
+    json["steps"] = StepsJson(story.steps, owners);
+    if (story.tproxy) json["kernel"] = KernelWould(record.packet, *story.tproxy);
+  }
   json["source"] = OriginName(record.origin);
   if (parts.raw) json["raw"] = RawJson(record);
   return json;

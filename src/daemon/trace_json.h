@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "daemon/json.h"
 #include "decide/explain.h"
@@ -34,12 +35,21 @@ struct TraceParts {
   bool raw = false;
 };
 
-// The steps of a record's decision: Decide() once more over what the record says was found, with
-// its recorder. `around` may be null (see RecordLookup).
-Explanation ExplainRecord(const TraceRecord& record, const Policy& policy, PortLists* around);
+// A record's decision once more.
+struct RecordStory {
+  std::vector<ExplainStep> steps;
+  // What TPROXY makes of what was found. Differs from the record's decision where the daemon had
+  // trouble (shed, steer_failed); nullopt where nothing could be found out (exact_failed).
+  std::optional<Decision> tproxy;
+};
+
+// Decide() over what the record says was found, with its recorder. `around` may be null (see
+// RecordLookup).
+RecordStory TellRecord(const TraceRecord& record, const Policy& policy, PortLists* around);
 
 // The object of `utproxy trace`: that of one decision with time, target, queue, id, wait_ns and
-// decide_ns. `around` as above; `owners` of sockets, where known.
+// decide_ns. `around` as above; `owners` of sockets, where known. With the steps goes "kernel",
+// what the kernel's own TPROXY would have done.
 Json ToJson(const TraceRecord& record, const TraceContext& context, const TraceParts& parts,
             PortLists* around, const OwnersByInode& owners);
 

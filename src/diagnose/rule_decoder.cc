@@ -5,50 +5,14 @@
 #include <netinet/in.h>  // before linux/netfilter.h
 // clang-format on
 
-#include <arpa/inet.h>
 #include <libnftnl/expr.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 
-#include <cstring>
+#include "diagnose/rule_values.h"
 
 namespace utproxy {
 namespace {
-
-std::string Bytes(const nftnl_expr* expr, uint16_t attribute) {
-  uint32_t len = 0;
-  const void* data = nftnl_expr_get(expr, attribute, &len);
-  return data == nullptr ? std::string() : std::string(static_cast<const char*>(data), len);
-}
-
-uint32_t Number(const nftnl_expr* expr, uint16_t attribute) {
-  return nftnl_expr_is_set(expr, attribute) ? nftnl_expr_get_u32(expr, attribute) : 0;
-}
-
-// Fields that registers hold in the host's byte order.
-bool HostOrder(Field field) {
-  return field == Field::kMark || field == Field::kCtState || field == Field::kUid ||
-         field == Field::kGid || field == Field::kDstType || field == Field::kCgroup;
-}
-
-uint64_t ToNumber(Field field, const std::string& bytes) {
-  uint64_t number = 0;
-  if (HostOrder(field)) {
-    std::memcpy(&number, bytes.data(), std::min(bytes.size(), sizeof number));
-    return number;
-  }
-  for (const char c : bytes.substr(0, 8)) number = number << 8 | static_cast<uint8_t>(c);
-  return number;
-}
-
-// `bytes` may be the front of an address, as in a comparison with a prefix; `fill` is for the rest.
-Address ToAddress(std::string bytes, size_t full, char fill) {
-  bytes.resize(full, fill);
-  if (full == 16) return Address::FromIpv6(bytes.data());
-  uint32_t v4 = 0;
-  std::memcpy(&v4, bytes.data(), sizeof v4);
-  return Address::FromIpv4(v4);
-}
 
 // A name compared in full has its closing zero; "lan*" is compared without.
 std::string ToName(const std::string& bytes) {
@@ -241,84 +205,6 @@ void RuleDecoder::Lookup(const nftnl_expr* expr) {
   const auto elements = name != nullptr ? elements_(name) : std::nullopt;
   if (from == nullptr || !elements) return AddUnknown("set");
   AddRanges(*from, *elements, negated);
-}
-
-void RuleDecoder::Immediate(const nftnl_expr* expr) {
-  if (!nftnl_expr_is_set(expr, NFTNL_EXPR_IMM_VERDICT)) {
-    Register value;
-    value.immediate = true;
-    value.data = Bytes(expr, NFTNL_EXPR_IMM_DATA);
-    return Load(Number(expr, NFTNL_EXPR_IMM_DREG), std::move(value));
-  }
-  switch (static_cast<int>(Number(expr, NFTNL_EXPR_IMM_VERDICT))) {
-    case NF_ACCEPT:
-      rule_.verdict = RuleVerdict::kAccept;
-      break;
-    case NF_DROP:
-      rule_.verdict = RuleVerdict::kDrop;
-      break;
-    case NFT_RETURN:
-      rule_.verdict = RuleVerdict::kReturn;
-      break;
-    case NFT_JUMP:
-    case NFT_GOTO:
-      rule_.verdict = static_cast<int>(Number(expr, NFTNL_EXPR_IMM_VERDICT)) == NFT_JUMP
-                          ? RuleVerdict::kJump
-                          : RuleVerdict::kGoto;
-      if (const char* chain = nftnl_expr_get_str(expr, NFTNL_EXPR_IMM_CHAIN)) rule_.jump_to = chain;
-      break;
-    default:
-      break;
-  }
-}
-
-void RuleDecoder::Tproxy(const nftnl_expr* expr) {
-  TproxyStatement tproxy;
-  const uint32_t family = Number(expr, NFTNL_EXPR_TPROXY_FAMILY);
-  tproxy.v4 = family != NFPROTO_IPV6 && family_ != NFPROTO_IPV6;
-  tproxy.v6 = family != NFPROTO_IPV4 && family_ != NFPROTO_IPV4;
-  if (const Register* port = Loaded(Number(expr, NFTNL_EXPR_TPROXY_REG_PORT));
-      port != nullptr && nftnl_expr_is_set(expr, NFTNL_EXPR_TPROXY_REG_PORT)) {
-    tproxy.port = static_cast<uint16_t>(ToNumber(Field::kDport, port->data.substr(0, 2)));
-  }
-  if (const Register* address = Loaded(Number(expr, NFTNL_EXPR_TPROXY_REG_ADDR));
-      address != nullptr && nftnl_expr_is_set(expr, NFTNL_EXPR_TPROXY_REG_ADDR)) {
-    const size_t size = address->data.size();
-    if (size == 4 || size == 16) tproxy.address = ToAddress(address->data, size, '\0');
-  }
-  rule_.tproxy = tproxy;
-  rule_.defrags = true;
-}
-
-void RuleDecoder::Queue(const nftnl_expr* expr) {
-  QueueStatement queue;
-  queue.first = nftnl_expr_get_u16(expr, NFTNL_EXPR_QUEUE_NUM);
-  const uint16_t total = nftnl_expr_is_set(expr, NFTNL_EXPR_QUEUE_TOTAL)
-                             ? nftnl_expr_get_u16(expr, NFTNL_EXPR_QUEUE_TOTAL)
-                             : uint16_t{1};
-  queue.last = static_cast<uint16_t>(queue.first + (total > 0 ? total - 1 : 0));
-  queue.bypass = (nftnl_expr_get_u16(expr, NFTNL_EXPR_QUEUE_FLAGS) & NFT_QUEUE_FLAG_BYPASS) != 0;
-  rule_.queue = queue;
-}
-
-void RuleDecoder::Socket(const nftnl_expr* expr) {
-  rule_.socket_match = true;
-  const bool transparent = Number(expr, NFTNL_EXPR_SOCKET_KEY) == NFT_SOCKET_TRANSPARENT;
-  rule_.socket_transparent |= transparent;
-  Register loaded;
-  loaded.what = "socket";
-  Load(Number(expr, NFTNL_EXPR_SOCKET_DREG), std::move(loaded));
-}
-
-void RuleDecoder::Fib(const nftnl_expr* expr) {
-  Register loaded;
-  loaded.what = "fib";
-  const uint32_t flags = Number(expr, NFTNL_EXPR_FIB_FLAGS);
-  if (Number(expr, NFTNL_EXPR_FIB_RESULT) == NFT_FIB_RESULT_ADDRTYPE &&
-      (flags & NFTA_FIB_F_DADDR) != 0) {
-    loaded.field = Field::kDstType;
-  }
-  Load(Number(expr, NFTNL_EXPR_FIB_DREG), std::move(loaded));
 }
 
 void RuleDecoder::Take(const nftnl_expr* expr) {

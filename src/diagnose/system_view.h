@@ -148,6 +148,7 @@ struct SystemView {
   std::map<int, ProcessFacts> processes;
   std::vector<QueueFacts> queues;
   std::optional<DaemonFacts> daemon;
+  std::string daemon_silence;  // a daemon runs but does not answer: what was asked; else empty
   uint64_t conntrack_count = 0, conntrack_max = 0;  // max 0: no connection tracking
   std::map<std::string, bool> features;  // "sock_diag", "NFQUEUE", "sk_lookup", ...: is it there
   std::vector<ProxyTarget> targets;

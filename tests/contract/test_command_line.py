@@ -4,11 +4,14 @@ import os
 import pty
 import re
 import shlex
+import struct
 import subprocess
 
 import pytest
 
-COMMANDS = ["run", "explain", "sockets", "stats", "trace", "replay", "ruleset", "bench"]
+from lab import wait_until
+
+COMMANDS = ["run", "explain", "doctor", "report", "sockets", "stats", "trace", "replay", "ruleset", "bench"]
 EXPLAIN = ["explain", "tcp", "10.0.1.99:40000", "10.0.2.99:8080", "--iif", "lan0"]
 RUN = ["run", "--tproxy-mark", "0x1", "--on-port", "1090"]
 INSTALL = ["run", "--install", "--on-port", "1090", "--tproxy-mark", "0x1"]
@@ -40,14 +43,48 @@ def test_help_ends_with_an_example(call, words):
     assert max(len(line) for line in done.stdout.splitlines()) <= 110
 
 
-@pytest.mark.parametrize("command", ["explain"])
-def test_example_works(call, command):
-    for line in example_of(call(command, "--help").stdout):
-        words = shlex.split(line)[1:]
-        if "--live" in words or "--batch" in words or "<" in words:
-            continue
-        done = call(*[("lan0" if words[i - 1] == "--iif" else word) for i, word in enumerate(words)])
-        assert done.returncode == 0, (line, done.stderr)
+def examples(call, command):
+    return [shlex.split(line)[1:] for line in example_of(call(command, "--help").stdout)]
+
+
+@pytest.mark.parametrize("command,status", [("explain", 0), ("doctor", 1), ("report", 0), ("sockets", 0), ("ruleset", 0), ("replay", 0)])
+def test_example_works(call, space, utproxy, tmp_path, command, status):
+    """As it stands, in a folder with the files that it names. The doctor has something to find here."""
+    (tmp_path / "decisions.pcapng").write_bytes(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101))
+    (tmp_path / "snapshot.json").write_text("")
+    for words in examples(call, command):
+        words = [word.replace("/tmp/", f"{tmp_path}/") for word in words]
+        done = subprocess.run(space.wrap([utproxy, *words]), capture_output=True, text=True, timeout=30, cwd=tmp_path)
+        assert done.returncode == status and not done.stderr, (words, done)
+
+
+def test_examples_that_need_a_daemon_work(call, space, utproxy, tmp_path):
+    """That of `run` makes it; only its socket is another one, lest it be that of a daemon on this machine."""
+    control = ["--control", str(tmp_path / "control.sock")]
+    [run] = examples(call, "run")
+    daemon = subprocess.Popen(space.wrap([utproxy, *run, *control]), stderr=subprocess.PIPE, text=True)
+    try:
+        assert daemon.stderr.readline().startswith("utproxy: ready")
+        for words in examples(call, "stats"):
+            assert call(*words, *control).returncode == 0, words
+        copies, live = examples(call, "trace")
+        for words, ready in ((live, None), (copies, "/proc/net/netfilter/nfnetlink_log")):
+            trace = subprocess.Popen(space.wrap([utproxy, *words, *control]), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            try:
+                if ready:
+                    group = words[words.index("--nflog") + 1]
+                    wait_until(lambda: any(line.split()[0] == group for line in space.read(ready).splitlines()), 20)
+                else:
+                    with pytest.raises(subprocess.TimeoutExpired):  # it waits for packets
+                        trace.wait(1)
+                assert trace.poll() is None, trace.stderr.read()
+            finally:
+                trace.kill()
+                trace.wait()
+    finally:
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+        daemon.stderr.close()
 
 
 def test_program_help_names_every_command(call):

@@ -4,7 +4,8 @@ import json
 import tarfile
 
 WORDS = ["--iif", "lan0", "--on-port", "12345", "--tproxy-mark", "0x1"]
-FILES = {"version", "doctor.txt", "doctor.json", "sockets.json", "ruleset", "routing", "queues", "stats.json"}
+FILES = {"version", "doctor.txt", "doctor.json", "sockets.json", "ruleset", "routing", "queues", "stats.json",
+         "decisions.json"}
 
 
 def test_nothing_to_look_at(call):
@@ -57,6 +58,9 @@ def test_report(call, tmp_path):
     assert set(files) == FILES
     assert "10.77.1.1/24" in files["routing"] and "fd77:1::1/64" in files["routing"]
     assert not json.loads(files["doctor.json"])["ok"]
+    # No daemon is not the report's end, and is said.
+    assert "ask the daemon" in json.loads(files["stats.json"])["error"]
+    assert "ask the daemon" in json.loads(files["decisions.json"])["error"]
 
 
 def test_report_without_addresses(call, tmp_path):

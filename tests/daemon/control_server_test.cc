@@ -15,6 +15,7 @@
 #include <random>
 
 #include "base/status.h"
+#include "daemon/control_client.h"
 
 namespace utproxy {
 namespace {
@@ -101,6 +102,43 @@ TEST_F(ControlServerTest, NobodyThereIsAnErrorWithARemedy) {
   const absl::Status status = AskDaemon(path_, {{"command", "stats"}}, [](const Json&) {});
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(RemedyOf(status), ::testing::HasSubstr("utproxy run"));
+}
+
+// A daemon that is stopped or stuck: its kernel still takes connections, until the backlog is full.
+TEST_F(ControlServerTest, WhoDoesNotBeginIsGivenUp) {
+  std::filesystem::create_directories(std::filesystem::path(path_).parent_path());
+  const absl::StatusOr<sockaddr_un> address = ControlAddress(path_);
+  ASSERT_TRUE(address.ok());
+  const UniqueFd stuck(::socket(AF_UNIX, SOCK_STREAM, 0));
+  ASSERT_EQ(::bind(stuck.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address), 0);
+  ASSERT_EQ(::listen(stuck.get(), 1), 0);
+  const auto expect_given_up = [](const absl::Status& status) {
+    EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+    EXPECT_THAT(std::string(status.message()), ::testing::EndsWith(": no answer within 3 s"));
+    EXPECT_THAT(RemedyOf(status), ::testing::HasSubstr("stopped or stuck"));
+  };
+  expect_given_up(AskDaemon(path_, {{"command", "stats"}}, [](const Json&) {}));
+  const UniqueFd full(::socket(AF_UNIX, SOCK_STREAM, 0));
+  ASSERT_EQ(Connect(full.get(), *address), 0);  // the one before still counts
+  expect_given_up(StreamFromDaemon(
+      path_, {{"command", "trace"}}, [](const Json&) { return true; }, [] {}));
+}
+
+TEST_F(ControlServerTest, ASlowAnswerIsWaitedForAsLongAsAsked) {
+  absl::StatusOr<std::unique_ptr<ControlServer>> server = ControlServer::Open(path_);
+  ASSERT_TRUE(server.ok()) << server.status();
+  (*server)->Serve([](const Json&, const ControlServer::Writer& write) {
+    (void)write({{"i", 1}});
+    (void)write.Wait(kBeginNs / kNsPerMs + 500);
+    return absl::OkStatus();
+  });
+  int seen = 0;
+  const auto count = [&](const Json& json) { seen += json["i"].get<int>(); };
+  EXPECT_TRUE(AskDaemon(path_, {{"command", "count"}}, count).ok());
+  EXPECT_EQ(seen, 1);
+  const absl::Status status = AskDaemon(path_, {{"command", "count"}}, count, kNsPerSec);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_EQ(seen, 1);
 }
 
 TEST_F(ControlServerTest, HostileRequestsAreRefusedAndTheNextOneServed) {

@@ -39,6 +39,7 @@ Bytes FullMessage() {
       .Attr32(NFQA_MARK, 0xdeadbeef)
       .Attr32(NFQA_SKB_INFO, NFQA_SKB_GSO)
       .Attr32(NFQA_CAP_LEN, 1500)
+      .Timestamp(1'700'000'000, 123'456)
       .Payload("payload")
       .Finish();
 }
@@ -54,6 +55,7 @@ TEST(Codec, ReadsEveryField) {
   EXPECT_EQ(packet.physindev, 9u);
   EXPECT_EQ(packet.mark, 0xdeadbeefu);
   EXPECT_EQ(packet.true_length, 1500u);
+  EXPECT_EQ(packet.arrived_ns, 1'700'000'000'123'456'000);
   EXPECT_FALSE(packet.damaged);
   EXPECT_EQ(std::string(packet.payload.begin(), packet.payload.end()), "payload");
 }
@@ -64,6 +66,30 @@ TEST(Codec, AbsentFieldsAreZeroAndTheLengthIsThePayloads) {
   EXPECT_EQ(messages[0].packet.indev, 0u);
   EXPECT_EQ(messages[0].packet.mark, 0u);
   EXPECT_EQ(messages[0].packet.true_length, 3u);
+  EXPECT_EQ(messages[0].packet.arrived_ns, 0);
+}
+
+TEST(Codec, ATimestampThatIsNoTimeIsNone) {
+  const auto arrived = [](uint64_t seconds, uint64_t microseconds) {
+    const auto messages = DecodeAll(MessageBytes()
+                                        .Nfgen()
+                                        .PacketHeader(5)
+                                        .Timestamp(seconds, microseconds)
+                                        .Payload("abc")
+                                        .Finish());
+    EXPECT_FALSE(messages.at(0).packet.damaged);
+    return messages.at(0).packet.arrived_ns;
+  };
+  EXPECT_EQ(arrived(0, 1), 1000);
+  EXPECT_EQ(arrived(1, 999'999), 1'999'999'000);
+  EXPECT_EQ(arrived(1, 1'000'000), 0);
+  EXPECT_EQ(arrived(9'223'372'036, 0), 0);
+  EXPECT_EQ(arrived(9'223'372'035, 0), 9'223'372'035'000'000'000);
+  EXPECT_EQ(arrived(UINT64_MAX, UINT64_MAX), 0);
+  const auto cut =
+      DecodeAll(MessageBytes().Nfgen().PacketHeader(5).Attr(NFQA_TIMESTAMP, "1234567", 8).Finish());
+  EXPECT_TRUE(cut.at(0).packet.damaged);
+  EXPECT_EQ(cut.at(0).packet.arrived_ns, 0);
 }
 
 TEST(Codec, NothingOfOneMessageIsLeftInTheNext) {

@@ -3,6 +3,7 @@
 #define UTPROXY_TESTS_QUEUE_MESSAGES_H_
 
 #include <arpa/inet.h>
+#include <endian.h>
 #include <libnetfilter_queue/linux_nfnetlink_queue.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
@@ -51,6 +52,11 @@ class MessageBytes {
     header.hw_protocol = htons(0x0800);
     header.hook = hook;
     return Attr(NFQA_PACKET_HDR, &header, sizeof header);
+  }
+  // Big-endian, as nfqnl_put_packet_info has it.
+  MessageBytes& Timestamp(uint64_t seconds, uint64_t microseconds) {
+    const nfqnl_msg_packet_timestamp stamp{.sec = htobe64(seconds), .usec = htobe64(microseconds)};
+    return Attr(NFQA_TIMESTAMP, &stamp, sizeof stamp);
   }
   MessageBytes& Payload(const std::string& payload) {
     return Attr(NFQA_PAYLOAD, payload.data(), payload.size(), /*pad=*/false);

@@ -9,10 +9,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <functional>
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "loopback.h"
 #include "messages.h"
@@ -47,6 +49,32 @@ class FakeDecider : public BatchDecider {
   std::vector<bool> crowded;
   std::function<uint32_t(uint32_t)> remark;
   Packet last;
+};
+
+// Keeps what a worker tells of its batches.
+class FakeObserver : public BatchObserver {
+ public:
+  void Decided(const DecidedBatch& batch) override {
+    ASSERT_EQ(batch.packets.size(), batch.decisions.size());
+    EXPECT_GE(batch.decided_ns, last_decided_ns);
+    last_decided_ns = batch.decided_ns;
+    took_ns += batch.took_ns;
+    for (size_t i = 0; i < batch.packets.size(); ++i) {
+      ids.push_back(batch.packets[i].id);
+      marks.push_back(batch.decisions[i].mark);
+      bytes += batch.packets[i].bytes.size();
+      if (batch.packets[i].arrived_ns != 0) arrived_ns = batch.packets[i].arrived_ns;
+    }
+    packets.store(ids.size());
+  }
+
+  std::atomic<size_t> packets{0};  // for any thread; all else once the worker has stopped
+  std::vector<uint32_t> ids;
+  std::vector<uint32_t> marks;
+  size_t bytes = 0;
+  std::atomic<int64_t> arrived_ns{0};
+  int64_t last_decided_ns = 0;
+  uint64_t took_ns = 0;
 };
 
 class Worker : public ::testing::Test {
@@ -108,6 +136,52 @@ TEST_F(Worker, AcceptsAndCounts) {
   EXPECT_EQ(decider_.last.iif, if_nametoindex("lo"));
   EXPECT_EQ(decider_.last.dst, *Address::Parse("127.0.0.1"));
   EXPECT_EQ(decider_.last.outcome, ParseOutcome::kOk);
+}
+
+TEST_F(Worker, TellsItsObserverOfEveryPacketOnceAndInOrder) {
+  REQUIRE_RULE("--queue-num 0");
+  FakeObserver observer;
+  decider_.remark = [](uint32_t) { return 0x17; };
+  auto worker = QueueWorker::Create(0, {}, &decider_, &observer);
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  const int64_t before = MonotonicNs();
+  ASSERT_TRUE((*worker)->Start().ok());
+  Receiver receiver;  // without one the sender is told of each
+  Sender sender;
+  ASSERT_TRUE(receiver.ok() && sender.ok());
+  ASSERT_EQ(sender.Send(1000, 100), 1000u);
+  ASSERT_TRUE((*worker)->Stop().ok());
+  ASSERT_EQ(observer.packets.load(), 1000u);
+  for (size_t i = 1; i < 1000; ++i) ASSERT_EQ(observer.ids[i], observer.ids[0] + i);
+  EXPECT_EQ(observer.marks, std::vector<uint32_t>(1000, 0x17));
+  EXPECT_EQ(observer.bytes, 1000u * 128);
+  EXPECT_GE(observer.last_decided_ns, before);
+  EXPECT_LE(observer.last_decided_ns, MonotonicNs());
+  EXPECT_EQ(observer.took_ns, (*worker)->counters().decide_ns.value());
+}
+
+// The kernel stamps packets while somebody wants it, from a moment later on.
+TEST_F(Worker, TellsWhenAStampedPacketArrived) {
+  REQUIRE_RULE("--queue-num 0");
+  const UniqueFd wants(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  ASSERT_EQ(::setsockopt(wants.get(), SOL_SOCKET, SO_TIMESTAMP, &on, sizeof on), 0);
+  FakeObserver observer;
+  auto worker = QueueWorker::Create(0, {}, &decider_, &observer);
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  ASSERT_TRUE((*worker)->Start().ok());
+  Sender sender;
+  timespec before{}, after{};
+  ::clock_gettime(CLOCK_REALTIME, &before);
+  for (int ms = 0; ms < 10000 && observer.arrived_ns.load() == 0; ++ms) {
+    (void)sender.Send(1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ASSERT_TRUE((*worker)->Stop().ok());
+  ::clock_gettime(CLOCK_REALTIME, &after);
+  // The kernel gives microseconds.
+  EXPECT_GE(observer.arrived_ns.load(), int64_t{before.tv_sec} * kNsPerSec);
+  EXPECT_LE(observer.arrived_ns.load(), int64_t{after.tv_sec} * kNsPerSec + after.tv_nsec);
 }
 
 TEST_F(Worker, SetsTheMark) {

@@ -14,7 +14,7 @@ from engine import Target, packet_count
 from lab import ASKED, CLIENT, endpoint, wait_until
 
 PORT, ON_PORT = 8080, 12345
-KEYS = {"time", "target", "queue", "id", "decide_ns", "verdict", "reason", "mark", "socket", "packet", "steps", "source"}
+KEYS = {"time", "target", "queue", "id", "decide_ns", "verdict", "reason", "mark", "socket", "packet", "steps", "kernel", "source"}
 
 
 def trace(engine, *words, check=True):
@@ -64,6 +64,7 @@ def test_last_tells_what_was_decided(lab, make_engine, protocol, family):
     assert KEYS <= set(first), first
     assert (first["verdict"], first["reason"], first["mark"]) == ("accept", "listener", "0x1")
     assert first["packet"]["dst"] == ASKED[family] and first["packet"]["iif"] == "lan0"
+    assert first["kernel"]["xt_TPROXY"] == "pins the socket, sets the mark 0x1, accepts"
     assert first["socket"]["pid"] == listener.pid and first["lport"] == ON_PORT
     assert first["target"] == "default" and first["queue"] in (0, 1)
     assert [step["step"] for step in first["steps"]] == ["established", "laddr", "listener", "transparent", "mark"]
@@ -244,6 +245,6 @@ def test_tshark_shows_the_decision(lab, make_engine):
     index = json.loads(lab.router.run("ip", "-j", "link", "show", "lan0").stdout)[0]["ifindex"]
     for row, decision in zip(rows, shown):
         comment = json.loads(row[0].replace('\\"', '"'))
-        assert without(comment, "time") == without(decision, "time", "steps")
+        assert without(comment, "time") == without(decision, "time", "steps", "kernel")
         assert row[1:5] == ["lan0", str(index), ASKED[4], str(PORT)]
         assert row[5] == str(decision["packet"]["sport"])
