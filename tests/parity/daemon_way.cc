@@ -296,7 +296,7 @@ bool DaemonWay::MirrorHas(absl::Span<const uint64_t> cookies) const {
                      [&](uint64_t cookie) { return mirrored.contains(cookie); });
 }
 
-// Asks the daemon by its control socket; the lines of its answer.
+// Asks the daemon by its control socket; the lines of its answer, between its begin and its end.
 std::vector<nlohmann::json> DaemonWay::Control(absl::string_view command) const {
   const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
@@ -316,7 +316,8 @@ std::vector<nlohmann::json> DaemonWay::Control(absl::string_view command) const 
   }
   std::vector<nlohmann::json> lines;
   for (const absl::string_view line : absl::StrSplit(answer, '\n', absl::SkipEmpty())) {
-    lines.push_back(nlohmann::json::parse(line));
+    nlohmann::json object = nlohmann::json::parse(line);
+    if (!object.contains("begin")) lines.push_back(std::move(object));
   }
   return lines;
 }

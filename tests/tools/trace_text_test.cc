@@ -53,6 +53,19 @@ TEST(TraceText, Wide) {
       "-- 12 decisions lost, 34 in all: they came faster than they were read\n");
 }
 
+// Copies come from a group, not a queue; in a capture of anybody's there may be anything.
+TEST(TraceText, WhereItComesFromIsToldAsFarAsItIsThere) {
+  TraceText text(200, false, absl::UTCTimeZone());
+  Json json = Json::parse(kHit);
+  json.erase("queue");
+  json["group"] = 5;
+  EXPECT_NE(text.Line(json).find("  default/5  exact"), std::string::npos);
+  json.erase("group");
+  EXPECT_NE(text.Line(json).find("  default  exact"), std::string::npos);
+  json["queue"] = {1, 2};
+  EXPECT_NE(text.Line(json).find("  default  exact"), std::string::npos);
+}
+
 // An ordinary line of IPv4 fits a terminal of 80 columns.
 TEST(TraceText, FitsATerminal) {
   TraceText text(80, false, absl::UTCTimeZone());
