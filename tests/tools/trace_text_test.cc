@@ -58,7 +58,7 @@ TEST(TraceText, WhereItComesFromIsToldAsFarAsItIsThere) {
   TraceText text(200, false, absl::UTCTimeZone());
   Json json = Json::parse(kHit);
   json.erase("queue");
-  json["group"] = 5;
+  json["group"] = 5u;
   EXPECT_NE(text.Line(json).find("  default/5  exact"), std::string::npos);
   json.erase("group");
   EXPECT_NE(text.Line(json).find("  default  exact"), std::string::npos);
