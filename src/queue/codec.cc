@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "netlink/fields.h"
+
 namespace utproxy {
 namespace {
 
@@ -17,26 +19,11 @@ using Bytes = absl::Span<const uint8_t>;
 
 constexpr uint16_t kPacketType = (NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_PACKET;
 
-// A copy of the T at the front of `bytes`; false where they are too few.
-template <typename T>
-bool Read(Bytes bytes, T* out) {
-  if (bytes.size() < sizeof(T)) return false;
-  std::memcpy(out, bytes.data(), sizeof(T));
-  return true;
-}
-
-bool ReadBig32(Bytes bytes, uint32_t* out) {
-  uint32_t big = 0;
-  if (!Read(bytes, &big)) return false;
-  *out = ntohl(big);
-  return true;
-}
-
 // Removes an attribute from the front of `*rest`. The last one's padding may be absent, as the
 // kernel's is behind a payload.
 bool NextAttribute(Bytes* rest, uint16_t* type, Bytes* value) {
   nlattr header{};
-  if (!Read(*rest, &header)) return false;
+  if (!ReadField(*rest, &header)) return false;
   if (header.nla_len < NLA_HDRLEN || header.nla_len > rest->size()) return false;
   *type = header.nla_type & NLA_TYPE_MASK;
   *value = rest->subspan(NLA_HDRLEN, header.nla_len - NLA_HDRLEN);
@@ -74,7 +61,7 @@ struct PacketReader {
 
   bool Timestamp(Bytes value) {
     nfqnl_msg_packet_timestamp stamp{};
-    if (!Read(value, &stamp)) return false;
+    if (!ReadField(value, &stamp)) return false;
     // A stamp that does not fit (after the year 2262) is none.
     const uint64_t seconds = be64toh(stamp.sec), microseconds = be64toh(stamp.usec);
     if (seconds < INT64_MAX / 1'000'000'000 && microseconds < 1'000'000) {
@@ -85,7 +72,7 @@ struct PacketReader {
 
   bool Header(Bytes value) {
     nfqnl_msg_packet_hdr header{};
-    if (!Read(value, &header)) return false;
+    if (!ReadField(value, &header)) return false;
     packet->id = ntohl(header.packet_id);
     packet->hook = header.hook;
     has_id = true;
@@ -116,7 +103,7 @@ Message::Kind ReadPacket(Bytes body, bool cut, PacketMessage* packet) {
 Message::Kind ReadError(Bytes body, Message* message) {
   nlmsgerr error{};
   // An acknowledgement holds the header of what it answers, an error all of it.
-  if (!Read(body, &error) || error.error > 0 || error.error == INT32_MIN) {
+  if (!ReadField(body, &error) || error.error > 0 || error.error == INT32_MIN) {
     return Message::Kind::kMalformed;
   }
   message->error = -error.error;
@@ -130,7 +117,7 @@ bool NextMessage(Bytes* bytes, Message* message) {
   if (bytes->empty()) return false;
   *message = Message();
   nlmsghdr header{};
-  if (!Read(*bytes, &header) || header.nlmsg_len < sizeof header) {
+  if (!ReadField(*bytes, &header) || header.nlmsg_len < sizeof header) {
     message->kind = Message::Kind::kMalformed;
     *bytes = {};
     return true;

@@ -11,28 +11,16 @@
 #include <algorithm>
 #include <cstring>
 
+#include "netlink/fields.h"
+
 namespace utproxy {
 namespace {
 
 using Bytes = absl::Span<const uint8_t>;
 
-template <typename T>
-bool Read(Bytes bytes, T* out) {
-  if (bytes.size() < sizeof(T)) return false;
-  std::memcpy(out, bytes.data(), sizeof(T));
-  return true;
-}
-
-bool ReadBig32(Bytes bytes, uint32_t* out) {
-  uint32_t big = 0;
-  if (!Read(bytes, &big)) return false;
-  *out = ntohl(big);
-  return true;
-}
-
 bool ReadTimestamp(Bytes bytes, int64_t* out) {
   nfulnl_msg_packet_timestamp stamp{};
-  if (!Read(bytes, &stamp)) return false;
+  if (!ReadField(bytes, &stamp)) return false;
   const uint64_t seconds = be64toh(stamp.sec), microseconds = be64toh(stamp.usec);
   if (seconds < INT64_MAX / 1'000'000'000 && microseconds < 1'000'000) {
     *out = static_cast<int64_t>(seconds * 1'000'000'000 + microseconds * 1000);
@@ -86,13 +74,13 @@ void PutValue(uint16_t type, const T& value, std::vector<uint8_t>* out) {
 bool ReadNflog(Bytes bytes, NflogPacket* out) {
   *out = NflogPacket();
   nfgenmsg header{};
-  if (!Read(bytes, &header) || header.version != NFNETLINK_V0) return false;
+  if (!ReadField(bytes, &header) || header.version != NFNETLINK_V0) return false;
   out->family = header.nfgen_family;
   out->group = ntohs(header.res_id);
   bytes.remove_prefix(sizeof header);
   while (!bytes.empty()) {
     nlattr attribute{};
-    if (!Read(bytes, &attribute) || attribute.nla_len < NLA_HDRLEN) return false;
+    if (!ReadField(bytes, &attribute) || attribute.nla_len < NLA_HDRLEN) return false;
     const uint16_t type = attribute.nla_type & NLA_TYPE_MASK;
     // A capture's snap length may have cut the payload, which comes last.
     const bool cut = attribute.nla_len > bytes.size();
