@@ -49,24 +49,24 @@ absl::StatusOr<NflogSource> NflogSource::Open(uint16_t group) {
   ASSIGN_OR_RETURN(NetlinkSocket socket, NetlinkSocket::Open(NETLINK_NETFILTER));
   RETURN_IF_ERROR(socket.SetReceiveBuffer(kBufferBytes).status());
   NflogSource source(std::move(socket));
-  RETURN_IF_ERROR(source.Bind(group));
+  RETURN_IF_ERROR(BindNflogGroup(&source.socket_, group, kCopyBytes));
   return source;
 }
 
 // A threshold of one: a copy is explained by what the kernel's sockets are then, so it has to come
 // soon.
-absl::Status NflogSource::Bind(uint16_t group) {
+absl::Status BindNflogGroup(NetlinkSocket* socket, uint16_t group, uint32_t copy_bytes) {
   alignas(nlmsghdr) char buffer[512];
   nlmsghdr* bind = ConfigMessage(buffer, group);
   const nfulnl_msg_config_cmd command{.command = NFULNL_CFG_CMD_BIND};
   mnl_attr_put(bind, NFULA_CFG_CMD, sizeof command, &command);
   const nfulnl_msg_config_mode mode{
-      .copy_range = htonl(kCopyBytes), .copy_mode = NFULNL_COPY_PACKET, ._pad = 0};
+      .copy_range = htonl(copy_bytes), .copy_mode = NFULNL_COPY_PACKET, ._pad = 0};
   mnl_attr_put(bind, NFULA_CFG_MODE, sizeof mode, &mode);
   mnl_attr_put_u32(bind, NFULA_CFG_QTHRESH, htonl(1));
   mnl_attr_put_u16(bind, NFULA_CFG_FLAGS, htons(NFULNL_CFG_F_SEQ));
   return BindError(
-      socket_.Transact(bind, absl::StrCat("bind NFLOG group ", group), [](const nlmsghdr&) {}));
+      socket->Transact(bind, absl::StrCat("bind NFLOG group ", group), [](const nlmsghdr&) {}));
 }
 
 void NflogSource::Count(const NflogPacket& packet) {

@@ -13,6 +13,10 @@
 
 namespace utproxy {
 
+// Makes the kernel send this socket what the group's log rules log, the first `copy_bytes` of each
+// packet, at once. Needs CAP_NET_ADMIN; a group has one reader. Errors carry a remedy.
+absl::Status BindNflogGroup(NetlinkSocket* socket, uint16_t group, uint32_t copy_bytes);
+
 // Copies of packets that a log rule sends to an NFLOG group of the calling thread's network
 // namespace (nft `log group N`, iptables' NFLOG). Nothing waits for who reads them: what does not
 // fit the socket's buffer is lost, and counted by the kernel's sequence numbers. For one thread.
@@ -30,7 +34,6 @@ class NflogSource {
 
  private:
   explicit NflogSource(NetlinkSocket socket) : socket_(std::move(socket)) {}
-  absl::Status Bind(uint16_t group);
   void Count(const NflogPacket& packet);
 
   NetlinkSocket socket_;

@@ -26,8 +26,6 @@ class Nflog {
   void Read(std::vector<Logged>* out, int timeout_ms = 0);
 
  private:
-  void Configure(uint16_t group);
-
   NetlinkSocket socket_;
 };
 
