@@ -20,6 +20,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "daemon/control_client.h"
 #include "ruleset/ruleset.h"
 #include "ways.h"
 
@@ -262,7 +263,7 @@ void DaemonWay::Settle(std::chrono::steady_clock::time_point changed) const {
   const auto now = [] { return std::chrono::steady_clock::now(); };
   int64_t events = -1;
   for (int ms = 0; ms < kSettleTimeoutMs; ms += 2) {
-    const nlohmann::json mirror = Control("stats").at(0).at("mirror");
+    const Json mirror = Control("stats").at(0).at("mirror");
     const int64_t passed =
         std::chrono::duration_cast<std::chrono::milliseconds>(now() - changed).count();
     const bool refreshed = mirror.at("age_ms").get<int64_t>() < passed - 1;
@@ -281,7 +282,7 @@ void DaemonWay::SettleFastPath() const {
 }
 
 uint64_t DaemonWay::Carried() const {
-  const nlohmann::json stats = Control("stats").at(0);
+  const Json stats = Control("stats").at(0);
   if (!fast_path_) return 0;
   return stats.at("fast_path").at("tcp").get<uint64_t>() +
          stats.at("fast_path").at("udp").get<uint64_t>();
@@ -289,37 +290,20 @@ uint64_t DaemonWay::Carried() const {
 
 bool DaemonWay::MirrorHas(absl::Span<const uint64_t> cookies) const {
   absl::flat_hash_set<uint64_t> mirrored;
-  for (const nlohmann::json& line : Control("sockets")) {
+  for (const Json& line : Control("sockets")) {
     if (line.contains("cookie")) mirrored.insert(line.at("cookie").get<uint64_t>());
   }
   return std::all_of(cookies.begin(), cookies.end(),
                      [&](uint64_t cookie) { return mirrored.contains(cookie); });
 }
 
-// Asks the daemon by its control socket; the lines of its answer, between its begin and its end.
-std::vector<nlohmann::json> DaemonWay::Control(absl::string_view command) const {
-  const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path, control_.c_str(), sizeof address.sun_path - 1);
-  const std::string request = absl::StrCat("{\"command\":\"", command, "\"}\n");
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::write(fd.get(), request.data(), request.size()) < 0) {
-    Fatal("utproxy run does not answer");
-  }
-  std::string answer;
-  char buffer[65536];
-  while (!absl::EndsWith(answer, "{\"end\":true}\n")) {
-    const ssize_t n = ::read(fd.get(), buffer, sizeof buffer);
-    if (n <= 0) Fatal("utproxy run does not answer");
-    answer.append(buffer, static_cast<size_t>(n));
-  }
-  std::vector<nlohmann::json> lines;
-  for (const absl::string_view line : absl::StrSplit(answer, '\n', absl::SkipEmpty())) {
-    nlohmann::json object = nlohmann::json::parse(line);
-    if (!object.contains("begin")) lines.push_back(std::move(object));
-  }
-  return lines;
+// Asks the daemon by its control socket; the objects of its answer.
+std::vector<Json> DaemonWay::Control(absl::string_view command) const {
+  std::vector<Json> objects;
+  const absl::Status status =
+      AskDaemon(control_, {{"command", command}}, [&](const Json& o) { objects.push_back(o); });
+  if (!status.ok()) Fatal(absl::StrCat("utproxy run does not answer: ", status.message()));
+  return objects;
 }
 
 }  // namespace utproxy::parity

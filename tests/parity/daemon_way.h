@@ -8,10 +8,10 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "daemon/json.h"
 #include "kernel_oracle.h"
 #include "netns.h"
 #include "nflog.h"
@@ -58,7 +58,7 @@ class DaemonWay {
   void Start(const std::string& program, const Policy& policy);
   Nflog SetUp(const Policy& policy, const Marks& marks);
   void SettleFastPath() const;
-  std::vector<nlohmann::json> Control(absl::string_view command) const;
+  std::vector<Json> Control(absl::string_view command) const;
   bool MirrorHas(absl::Span<const uint64_t> cookies) const;
 
   const bool fast_path_;
