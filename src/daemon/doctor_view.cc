@@ -172,16 +172,23 @@ void LoadQueues(SystemView* view) {
   }
 }
 
+absl::Status LoadRoutingAndRuleset(NetlinkSocket* route, SystemView* view, absl::Status* ruleset) {
+  RETURN_IF_ERROR(ReadRouting(route, view));
+  ReadSysctls(view);
+  ASSIGN_OR_RETURN(NetlinkSocket nft, NetlinkSocket::Open(NETLINK_NETFILTER));
+  absl::StatusOr<RulesetFacts> facts = ReadRuleset(&nft);
+  view->ruleset_read = facts.ok();
+  if (facts.ok()) view->ruleset = std::move(*facts);
+  *ruleset = facts.status();
+  return absl::OkStatus();
+}
+
 absl::StatusOr<SystemView> LoadSystemView(const std::vector<ProxyTarget>& asked, bool only_asked) {
   SystemView view;
   ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
-  RETURN_IF_ERROR(ReadRouting(&route, &view));
-  ReadSysctls(&view);
-  ASSIGN_OR_RETURN(NetlinkSocket nft, NetlinkSocket::Open(NETLINK_NETFILTER));
-  absl::StatusOr<RulesetFacts> ruleset = ReadRuleset(&nft);
-  view.ruleset_read = ruleset.ok();
-  if (ruleset.ok()) view.ruleset = std::move(*ruleset);
-  if (!ruleset.ok() && ErrnoOf(ruleset.status()) != EPERM) return ruleset.status();
+  absl::Status ruleset;
+  RETURN_IF_ERROR(LoadRoutingAndRuleset(&route, &view, &ruleset));
+  if (!ruleset.ok() && ErrnoOf(ruleset) != EPERM) return ruleset;
   view.features["sock_diag"] = LoadSockets(&view);
   LoadQueues(&view);
   LoadFeatures(&view);

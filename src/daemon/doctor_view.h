@@ -26,6 +26,10 @@ std::vector<ProxyTarget> JoinTargets(std::vector<ProxyTarget> found,
 // ruleset stays unread (view.ruleset_read). Errors: the kernel does not answer.
 absl::StatusOr<SystemView> LoadSystemView(const std::vector<ProxyTarget>& asked, bool only_asked);
 
+// The part of it that `route`, a socket of NETLINK_ROUTE, and the ruleset tell. `*ruleset`: why
+// that could not be read, which is no error here.
+absl::Status LoadRoutingAndRuleset(NetlinkSocket* route, SystemView* view, absl::Status* ruleset);
+
 // The queues that are bound and the processes that read them, alone: for finding a daemon.
 void LoadQueues(SystemView* view);
 

@@ -18,6 +18,7 @@
 
 #include "base/fd.h"
 #include "base/status.h"
+#include "daemon/doctor_view.h"
 #include "diagnose/chain_walk.h"
 #include "diagnose/proc_reader.h"
 #include "diagnose/routing_reader.h"
@@ -69,12 +70,8 @@ std::string MissText(const Decision& decision) {
 absl::StatusOr<ExplainContext> ExplainContext::Load() {
   SystemView view;
   ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
-  RETURN_IF_ERROR(ReadRouting(&route, &view));
-  ReadSysctls(&view);
-  ASSIGN_OR_RETURN(NetlinkSocket nft, NetlinkSocket::Open(NETLINK_NETFILTER));
-  absl::StatusOr<RulesetFacts> ruleset = ReadRuleset(&nft);
-  view.ruleset_read = ruleset.ok();
-  if (ruleset.ok()) view.ruleset = std::move(*ruleset);
+  absl::Status ruleset;  // without it the rest is told
+  RETURN_IF_ERROR(LoadRoutingAndRuleset(&route, &view, &ruleset));
   return ExplainContext(std::move(view), OtherPrograms());
 }
 
