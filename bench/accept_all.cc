@@ -6,6 +6,8 @@
 // Usage: accept_all QUEUES [DROPPED_PORT [MAXLEN]]. Queues 0 to QUEUES - 1, mark 1. A port of 0
 // drops none. Prints "ready" and runs
 // until SIGTERM or SIGINT; then prints how many packets it saw and the kernel dropped before it.
+#include "queue/accept_all.h"
+
 #include <signal.h>
 
 #include <cstdio>
@@ -19,30 +21,13 @@
 namespace utproxy {
 namespace {
 
-class AcceptAll : public BatchDecider {
- public:
-  explicit AcceptAll(uint16_t dropped_port) : dropped_port_(dropped_port) {}
-  void DecideBatch(absl::Span<const QueuedPacket> packets,
-                   absl::Span<Decision> decisions) override {
-    for (size_t i = 0; i < packets.size(); ++i) {
-      const bool dropped = dropped_port_ != 0 && packets[i].packet.dport == dropped_port_;
-      decisions[i].verdict = dropped ? Verdict::kDrop : Verdict::kAccept;
-      decisions[i].reason = dropped ? Reason::kNoSocket : Reason::kListener;
-      decisions[i].mark = packets[i].packet.mark ^ 1;
-    }
-  }
-
- private:
-  const uint16_t dropped_port_;
-};
-
 int Main(int queues, uint16_t dropped_port, const QueueOptions& options) {
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);
   sigaddset(&ends, SIGINT);
   sigprocmask(SIG_BLOCK, &ends, nullptr);
-  AcceptAll decider(dropped_port);
+  AcceptAll decider(/*mark=*/1, dropped_port);
   std::vector<std::unique_ptr<QueueWorker>> workers;
   for (int i = 0; i < queues; ++i) {
     auto worker = QueueWorker::Create(static_cast<uint16_t>(i), options, &decider);

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "engine/decider.h"
 #include "engine/flight_tap.h"
+#include "queue/accept_all.h"
 #include "queue/worker.h"
 #include "support/sockets.h"
 
@@ -27,18 +28,6 @@ namespace {
 constexpr char kAsked[] = "127.0.0.1:5000";
 constexpr char kListener[] = "127.0.0.1:5090";
 constexpr uint16_t kListenerPort = 5090;
-
-class AcceptAll : public BatchDecider {
- public:
-  void DecideBatch(absl::Span<const QueuedPacket> packets,
-                   absl::Span<Decision> decisions) override {
-    for (size_t i = 0; i < packets.size(); ++i) {
-      decisions[i].verdict = Verdict::kAccept;
-      decisions[i].reason = Reason::kListener;
-      decisions[i].mark = packets[i].packet.mark ^ 1;
-    }
-  }
-};
 
 size_t Take(const UniqueFd& fd) {
   char data[64];
@@ -90,7 +79,7 @@ double PacketNs(double kpps) { return 1e6 / kpps; }
 // A worker that accepts all, whatever `observer` (may be null) does beside it.
 Round DrainAcceptingAll(const char* name, size_t packets, const std::vector<UniqueFd>& flows,
                         BatchObserver* observer) {
-  AcceptAll decider;
+  AcceptAll decider(/*mark=*/1);
   const UniqueFd at_asked = BigBuffer(testing::Bind(SOCK_DGRAM, kAsked));
   const Round r = Drain(&decider, at_asked, packets, flows, observer);
   std::printf("%-11s %8.0f kpps  %zu delivered\n", name, r.kpps, r.delivered);

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "bench_traffic.h"
 #include "engine/decider.h"
+#include "queue/accept_all.h"
 #include "queue/worker.h"
 #include "ruleset/ruleset.h"
 
@@ -20,25 +21,13 @@ namespace {
 
 constexpr absl::Duration kWarmUp = absl::Milliseconds(100);
 
-class AcceptAll : public BatchDecider {
- public:
-  void DecideBatch(absl::Span<const QueuedPacket> packets,
-                   absl::Span<Decision> decisions) override {
-    for (size_t i = 0; i < packets.size(); ++i) {
-      decisions[i].verdict = Verdict::kAccept;
-      decisions[i].reason = Reason::kListener;
-      decisions[i].mark = packets[i].packet.mark ^ kBenchMark;
-    }
-  }
-};
-
 // What decides: of utproxy all that the daemon has but its control socket.
 class Engine {
  public:
   static absl::StatusOr<std::unique_ptr<Engine>> Start(Contestant contestant) {
     auto engine = std::make_unique<Engine>();
     if (contestant == Contestant::kAcceptAll) {
-      engine->decider_ = std::make_unique<AcceptAll>();
+      engine->decider_ = std::make_unique<AcceptAll>(kBenchMark);
       return engine;
     }
     ASSIGN_OR_RETURN(engine->steering_, Steering::Open({}));
