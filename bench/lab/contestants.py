@@ -3,8 +3,6 @@
 and leaves none when it is stopped."""
 import json
 import pathlib
-import re
-import subprocess
 
 from engine import has_nft_queue
 from lab import source, wait_until
@@ -141,15 +139,11 @@ class Utproxy(Queue):
     name, options = "utproxy", ()
 
     def launch(self, steered, queues, fill):
-        self.check()
         self.control = str(pathlib.Path(self.bench.lab.directory) / "control.sock")
         argv = [self.bench.utproxy, "run", "--queue-balance", f"0:{queues - 1}", "--tproxy-mark", "1/1", "--control", self.control]
         argv += ["--on-port", ON_PORT] if steered else []
         argv += ["--queue-maxlen", MAXLEN] if fill else []
         self.begin([*argv, *self.options], "utproxy: ready")
-
-    def check(self):
-        pass
 
     def stats(self):
         return json.loads(self.router.run(self.bench.utproxy, "stats", "-j", "--control", self.control).stdout)
@@ -157,13 +151,6 @@ class Utproxy(Queue):
 
 class UtproxyDivert(Utproxy):
     name, options = "utproxy, fast path", ("--fast-path", "divert")
-
-    def check(self):
-        text = subprocess.run([self.bench.utproxy, "run", "--help"], capture_output=True, text=True, check=True).stdout
-        words = re.search(r"--fast-path\b.*(?:\n\s{20,}\S.*)*", text)
-        if not words or "divert" not in words[0] or "not implemented" in words[0]:
-            self.clear()
-            raise Missing("this utproxy has no --fast-path divert")
 
 
 ALL = [XtTproxy, XtTproxyDivert, NftTproxy, NftTproxyDivert, AcceptAll, OneByOne, Utproxy, UtproxyDivert]
