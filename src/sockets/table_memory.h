@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-#include "sockets/reservation.h"
+#include "base/reservation.h"
 #include "utproxy/socket_table_layout.h"
 
 namespace utproxy {

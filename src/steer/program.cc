@@ -128,6 +128,13 @@ int SkLookupProgram::flows_fd() const { return bpf_map__fd(skeleton_->maps.flows
 int SkLookupProgram::listeners_fd() const { return bpf_map__fd(skeleton_->maps.listeners); }
 int SkLookupProgram::program_fd() const { return bpf_program__fd(skeleton_->progs.steer); }
 
+// The program reads this memory; the write of the entry that follows is a system call.
+void SkLookupProgram::LookForEntries(bool destinations) const {
+  auto* const flags = skeleton_->bss;
+  __atomic_store_n(&flags->has_flows, 1, __ATOMIC_RELEASE);
+  if (destinations) __atomic_store_n(&flags->has_destinations, 1, __ATOMIC_RELEASE);
+}
+
 SkLookupProgram::Counters SkLookupProgram::counters() const {
   const int fd = bpf_map__fd(skeleton_->maps.counters);
   return {.no_entry = SumOverCpus(fd, STEER_NO_ENTRY),

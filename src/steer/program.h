@@ -39,6 +39,9 @@ class SkLookupProgram {
   int flows_fd() const;
   int listeners_fd() const;
   int program_fd() const;
+  // Entries are looked for only from the first call on, those for destinations only from the first
+  // with `destinations` on. To be called before any is written. Any thread.
+  void LookForEntries(bool destinations) const;
   // Sums over all CPUs; zeroes where they cannot be read. May be called by any thread.
   Counters counters() const;
 

@@ -40,6 +40,10 @@ struct {
  * verifier removes the code that reads it. */
 const volatile __u8 knows_iif = 1;
 
+/* Set by the loader before it writes the first entry, and the first for a destination: who needs
+ * none does not wait for the memory that the searches would read. */
+volatile __u8 has_flows, has_destinations;
+
 static __always_inline void count(__u32 which) {
   __u64* value = bpf_map_lookup_elem(&counters, &which);
   if (value) ++*value;
@@ -91,11 +95,15 @@ static __always_inline void forget_remote(struct steer_flow* flow) {
 
 SEC("sk_lookup")
 int steer(struct bpf_sk_lookup* ctx) {
+  if (!has_flows) {
+    count(STEER_NO_ENTRY);
+    return SK_PASS;
+  }
   struct steer_flow flow = {};
   read_flow(ctx, &flow);
   int by_destination = 0;
   const struct steer_target* target = bpf_map_lookup_elem(&flows, &flow);
-  if (!target) {
+  if (!target && has_destinations) {
     forget_remote(&flow);
     target = bpf_map_lookup_elem(&flows, &flow);
     by_destination = 1;

@@ -178,12 +178,15 @@ void Steering::PutFresh(absl::Span<const SteerRequest> requests, const Keys& key
                         const Positions& fresh, absl::Span<SteerResult> results, int64_t now_ns) {
   absl::InlinedVector<FlowIndex::Target, 32> targets;
   Positions positions;
+  bool destinations = false;
   for (const uint32_t i : fresh) {
     if (results[i] != SteerResult::kSteered) continue;
     targets.push_back({.flow = keys[i], .cookie = requests[i].listener_cookie});
     positions.push_back(i);
-    if (requests[i].whole_destination) whole_destinations_.store(true, std::memory_order_relaxed);
+    destinations |= requests[i].whole_destination;
   }
+  if (destinations) whole_destinations_.store(true, std::memory_order_relaxed);
+  program_.LookForEntries(destinations);
   absl::InlinedVector<FlowIndex::PutResult, 32> put(targets.size());
   index_.Put(targets, absl::MakeSpan(put), now_ns);
   for (size_t i = 0; i < put.size(); ++i) results[positions[i]] = ResultOf(put[i]);

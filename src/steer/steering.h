@@ -74,7 +74,7 @@ class Steering {
     // Where there is no room the least recently used entry is evicted, but none that was used
     // within this time: its packet may not have been delivered yet. With it, and the default size,
     // a quarter of a million new flows a second find room. No less than a flow is remembered for
-    // without Steer() being called again (FlowCache::kMaxAgeNs).
+    // without Steer() being called again (FlowCache::kSettledNs).
     int64_t evict_idle_ns = 1'000'000'000;
     // Whether listeners are found by iterating over the kernel's sockets, where the kernel can do
     // that. Otherwise they are had from their owners, for which there must be the right.

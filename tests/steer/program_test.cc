@@ -27,6 +27,7 @@ class ProgramTest : public ::testing::TestWithParam<bool> {
     if (absl::IsUnimplemented(program.status())) GTEST_SKIP() << program.status();
     ASSERT_TRUE(program.ok()) << program.status();
     program_.emplace(*std::move(program));
+    program_->LookForEntries(/*destinations=*/true);
     if (GetParam() && !BpfFlowMap::HasBatches(program_->flows_fd())) {
       GTEST_SKIP() << "the kernel has no batches";
     }

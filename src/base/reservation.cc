@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include "sockets/reservation.h"
+#include "base/reservation.h"
 
 #include <absl/strings/str_cat.h>
 #include <sys/mman.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#ifndef UTPROXY_SOCKETS_RESERVATION_H_
-#define UTPROXY_SOCKETS_RESERVATION_H_
+#ifndef UTPROXY_BASE_RESERVATION_H_
+#define UTPROXY_BASE_RESERVATION_H_
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -52,4 +52,4 @@ class Reservation {
 
 }  // namespace utproxy
 
-#endif  // UTPROXY_SOCKETS_RESERVATION_H_
+#endif  // UTPROXY_BASE_RESERVATION_H_
