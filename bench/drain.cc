@@ -2,10 +2,12 @@
 // How much does deciding cost beside the queue itself? Fills the queue while nobody reads, then
 // times the draining, so that no sender has to keep up; packets are delivered to a local socket.
 // Contestants in turn: a worker that accepts all with a mark, the same with a flight recorder, and
-// utproxy's own decisions as in the daemon, with mirror, exact queries, steering to another port
-// and the flight recorder.
+// utproxy's own decisions as in the daemon, with mirror, exact queries, steering and the flight
+// recorder.
 //
-// Usage: drain [PACKETS [ROUNDS [FLOWS]]]. Prints a line a round and the medians.
+// Usage: drain [PACKETS [ROUNDS [FLOWS [ON_PORT]]]]. Prints a line a round and the medians. The
+// packets go to port 5000; utproxy redirects them to ON_PORT (default 5090: steered).
+#include <absl/strings/str_cat.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -26,8 +28,7 @@ namespace utproxy {
 namespace {
 
 constexpr char kAsked[] = "127.0.0.1:5000";
-constexpr char kListener[] = "127.0.0.1:5090";
-constexpr uint16_t kListenerPort = 5090;
+constexpr uint16_t kOnPort = 5090;
 
 size_t Take(const UniqueFd& fd) {
   char data[64];
@@ -86,7 +87,7 @@ Round DrainAcceptingAll(const char* name, size_t packets, const std::vector<Uniq
   return r;
 }
 
-int Main(size_t packets, int rounds, size_t flow_count) {
+int Main(size_t packets, int rounds, size_t flow_count, uint16_t on_port) {
   rlimit limit{.rlim_cur = 20000, .rlim_max = 20000};
   (void)::setrlimit(RLIMIT_NOFILE, &limit);
   if (!testing::EnterFreshNetns() ||
@@ -107,13 +108,13 @@ int Main(size_t packets, int rounds, size_t flow_count) {
     recorded.push_back(taped.kpps);
     complete = complete && plain.delivered == packets && taped.delivered == packets &&
                tap.recorder().end() == packets;
-    const UniqueFd listener =
-        BigBuffer(testing::Bind(SOCK_DGRAM, kListener, {.transparent = true}));
+    const UniqueFd listener = BigBuffer(testing::Bind(
+        SOCK_DGRAM, absl::StrCat("127.0.0.1:", on_port).c_str(), {.transparent = true}));
     auto steering = Steering::Open({});
     auto mirror = Mirror::Start({});
     auto client = DiagClient::Open();
     if (!steering.ok() || !mirror.ok() || !client.ok()) return 1;
-    Decider decider({.on_port = kListenerPort, .mark_value = 1}, mirror->get(),
+    Decider decider({.on_port = on_port, .mark_value = 1}, mirror->get(),
                     ExactQuerier(std::move(*client), &(*mirror)->table()), steering->get());
     const Round r = Drain(&decider, listener, packets, flows, &tap);
     ours.push_back(r.kpps);
@@ -136,5 +137,6 @@ int main(int argc, char** argv) {
     return argc > i ? std::strtol(argv[i], nullptr, 10) : otherwise;
   };
   return utproxy::Main(static_cast<size_t>(number(1, 50000)), static_cast<int>(number(2, 5)),
-                       static_cast<size_t>(number(3, 1)));
+                       static_cast<size_t>(number(3, 1)),
+                       static_cast<uint16_t>(number(4, utproxy::kOnPort)));
 }

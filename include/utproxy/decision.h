@@ -36,7 +36,7 @@ constexpr bool IsHit(Reason reason) { return reason <= Reason::kListener; }
 // Who answered the lookups that a decision rests on.
 enum class Origin : uint8_t {
   kMirror,      // a copy of the kernel's sockets
-  kCache,       // what the kernel said of this flow within the last second
+  kCache,       // what the kernel said of this flow within the last ten seconds
   kExact,       // the kernel, asked about this packet
   kOverBudget,  // a copy, where the kernel should have been asked
 };

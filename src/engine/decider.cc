@@ -52,26 +52,26 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
   unsure_.clear();
   beyond_budget_.clear();
   following_.clear();
+  seen_.resize(packets.size());
   for (size_t i = 0; i < packets.size(); ++i) {
     const Packet& packet = packets[i].packet;
+    if (!packet.is_tcp()) seen_[i] = Circumstances(packet);
     QueryClass query;
-    const Source source = DecideByMirror(packet, &decisions[i], &query);
+    const Source source = DecideByMirror(packet, seen_[i], &decisions[i], &query);
     if (source == Source::kUnsure) {
       (budget_.Take(query) ? unsure_ : beyond_budget_).push_back(i);
+    } else if (source == Source::kGuess) {
+      budget_.Take(query) ? unsure_.push_back(i) : counters_.over_budget.Add(1);
     } else if (packet.outcome == ParseOutcome::kOk && checks_.Take(check_cost)) {
       unsure_.push_back(i);
-    } else if (source == Source::kSyn) {
+    } else if (source == Source::kSyn || source == Source::kUnsettled) {
       following_.push_back(i);
     } else {
       (source == Source::kCache ? counters_.by_cache : counters_.by_mirror).Add(1);
     }
   }
   DecideBeyondBudget(packets, decisions);
-  // Their listener's entries stand mostly. Where it has closed, there may be a connection even so.
-  gone_.clear();
-  Steer(following_, packets, decisions, SteerFor::kAnswers);
-  counters_.by_mirror.Add(following_.size() - gone_.size());
-  unsure_.insert(unsure_.end(), gone_.begin(), gone_.end());
+  SettleKnown(packets, decisions);
   counters_.by_exact.Add(unsure_.size());
   for (int attempt = 1; !unsure_.empty(); ++attempt) {
     DecideByExact(packets, decisions);
@@ -96,6 +96,24 @@ void Decider::Prefetch(absl::Span<const QueuedPacket> packets) {
   mirror_->table().Prefetch(keys_);
 }
 
+// The listener's entries stand mostly. Where it has closed, there may be a connection even so.
+void Decider::SettleKnown(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
+  gone_.clear();
+  Steer(following_, packets, decisions, SteerFor::kAnswers);
+  auto gone = gone_.begin();
+  for (const size_t i : following_) {
+    if (gone != gone_.end() && *gone == i) {
+      ++gone;
+      continue;
+    }
+    const bool cached = decisions[i].origin == Origin::kCache;
+    (cached ? counters_.by_cache : counters_.by_mirror).Add(1);
+    if (!cached || decisions[i].verdict != Verdict::kAccept) continue;
+    cache_.Settle(packets[i].packet.key(), packets[i].packet.iif, now_ns_);
+  }
+  unsure_.insert(unsure_.end(), gone_.begin(), gone_.end());
+}
+
 QueryClass Decider::ClassOf(const Packet& packet, const Decision& decision, bool known) {
   if (packet.is_pure_syn() && decision.verdict == Verdict::kAccept) {
     young_.Note(packet.key(), now_ns_);
@@ -106,7 +124,7 @@ QueryClass Decider::ClassOf(const Packet& packet, const Decision& decision, bool
   return young_.Has(packet.key()) ? QueryClass::kYoung : QueryClass::kSegment;
 }
 
-// The mirror's decisions stand, and the flow cache, which holds the kernel's, learns nothing.
+// The mirror's decisions stand.
 void Decider::DecideBeyondBudget(absl::Span<const QueuedPacket> packets,
                                  absl::Span<Decision> decisions) {
   if (beyond_budget_.empty()) return;
@@ -128,6 +146,18 @@ void Decider::DecideBeyondBudget(absl::Span<const QueuedPacket> packets,
     }
   }
   Steer(beyond_steered_, packets, decisions, SteerFor::kBeyondBudget);
+  RememberGuesses(packets, decisions);
+}
+
+// Saves the flow's next datagrams the way to the same guess.
+void Decider::RememberGuesses(absl::Span<const QueuedPacket> packets,
+                              absl::Span<const Decision> decisions) {
+  for (const size_t i : beyond_budget_) {
+    const Packet& packet = packets[i].packet;
+    const bool hit = decisions[i].verdict == Verdict::kAccept && decisions[i].by_listener();
+    if (!hit || packet.is_tcp()) continue;
+    cache_.Store(packet.key(), packet.iif, seen_[i], now_ns_, decisions[i]);
+  }
 }
 
 // A handshake that has begun is not cut off.
@@ -156,12 +186,16 @@ void Decider::RefreshInterfaces() {
 }
 
 // Where that is unsure, `*decision` is the likeliest, and `*query` is set.
-Decider::Source Decider::DecideByMirror(const Packet& packet, Decision* decision,
-                                        QueryClass* query) {
+Decider::Source Decider::DecideByMirror(const Packet& packet, uint64_t circumstances,
+                                        Decision* decision, QueryClass* query) {
   TableLookup lookup(mirror_->table(), *interfaces_);
   const bool datagram = packet.outcome == ParseOutcome::kOk && !packet.is_tcp();
   const bool connected = datagram && lookup.UdpConnected(packet);
-  if (datagram && !connected && DecideByCache(packet, decision)) return Source::kCache;
+  if (datagram && !connected) {
+    *query = QueryClass::kDatagram;
+    const Source known = DecideByCache(packet, circumstances, decision);
+    if (known != Source::kUnsure) return known;
+  }
   *decision = Decide(packet, policy_, lookup);
   if (packet.outcome != ParseOutcome::kOk) return Source::kMirror;  // nothing was looked up
   const bool sure = !packet.is_pure_syn() && decision->reason == Reason::kEstablished &&
@@ -190,13 +224,15 @@ uint64_t Decider::Circumstances(const Packet& packet) const {
   return interfaces_generation_ << 32 | mirror_->udp_epochs().Get(lport);
 }
 
-bool Decider::DecideByCache(const Packet& packet, Decision* decision) {
-  const Decision* cached = cache_.Find(packet.key(), packet.iif, Circumstances(packet), now_ns_);
-  if (cached == nullptr) return false;
-  *decision = *cached;
+Decider::Source Decider::DecideByCache(const Packet& packet, uint64_t circumstances,
+                                       Decision* decision) {
+  const FlowCache::Known known = cache_.Find(packet.key(), packet.iif, circumstances, now_ns_);
+  if (known.decision == nullptr) return Source::kUnsure;
+  *decision = *known.decision;
   decision->mark = policy_.Remark(packet.mark);
-  decision->origin = Origin::kCache;
-  return true;
+  decision->origin = known.guessed ? Origin::kOverBudget : Origin::kCache;
+  if (known.guessed) return Source::kGuess;
+  return known.settled ? Source::kCache : Source::kUnsettled;
 }
 
 void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,

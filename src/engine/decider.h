@@ -45,8 +45,8 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 //
 // Sure is only: a segment other than a SYN that belongs to a transparent full socket in the mirror;
 // a datagram of a transparent connected UDP socket; a datagram of a flow that an exact query
-// decided within the last second, nothing having changed at its listener's port; a segment of no
-// known socket for whose SYN the kernel named, within the last 0.2 s, the listener that the
+// decided within the last ten seconds, nothing having changed at its listener's port; a segment of
+// no known socket for whose SYN the kernel named, within the last 0.2 s, the listener that the
 // mirror finds: it is a hit, whether a connection has come of that SYN or not. Every SYN, every
 // TIME_WAIT, every request socket (nobody tells that one has ended) and everything that would be
 // dropped is asked of the kernel, as far as the budget below goes.
@@ -113,8 +113,12 @@ class Decider : public BatchDecider {
 
  private:
   void Prefetch(absl::Span<const QueuedPacket> packets);
-  enum class Source : uint8_t { kUnsure, kMirror, kCache, kSyn };
-  Source DecideByMirror(const Packet& packet, Decision* decision, QueryClass* query);
+  // kGuess: unsure, and decided without the kernel a moment ago. kUnsettled: by the cache, but its
+  // flow entry may have gone.
+  enum class Source : uint8_t { kUnsure, kGuess, kMirror, kCache, kUnsettled, kSyn };
+  Source DecideByMirror(const Packet& packet, uint64_t circumstances, Decision* decision,
+                        QueryClass* query);
+  Source DecideByCache(const Packet& packet, uint64_t circumstances, Decision* decision);
   // kAnswers: where a listener has closed since, the kernel can be asked again.
   enum class SteerFor : uint8_t { kAnswers, kLastAnswers, kBeyondBudget };
   bool FollowsItsSyn(const Packet& packet, const Decision& decision,
@@ -123,7 +127,9 @@ class Decider : public BatchDecider {
   void DecideBeyondBudget(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   bool IsToBeShed(const Packet& packet, const Decision& decision) const;
   bool LeadsThereByItself(const Packet& packet, const Decision& decision) const;
-  bool DecideByCache(const Packet& packet, Decision* decision);
+  void SettleKnown(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
+  void RememberGuesses(absl::Span<const QueuedPacket> packets,
+                       absl::Span<const Decision> decisions);
   void DecideByExact(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   void Learn(const ExactAnswer& answer);
   void EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
@@ -144,7 +150,7 @@ class Decider : public BatchDecider {
   uint64_t interfaces_generation_ = 0;
   int64_t now_ns_ = 0;  // read once a batch
   bool crowded_ = false;
-  TokenBucket checks_{kChecksPerSecond, kCheckBurst};
+  TokenBucket checks_{kChecksPerSecond, kCheckBurst, QueryBudget::kTogether};
   QueryBudget budget_;
   YoungFlows young_;
   MarkedDestinations destinations_;
@@ -158,6 +164,7 @@ class Decider : public BatchDecider {
   std::vector<size_t> gone_;
   std::vector<Packet> asked_;
   std::vector<ExactAnswer> answers_;
+  std::vector<uint64_t> seen_;  // each packet's circumstances, before anything was looked up
   std::vector<uint64_t> circumstances_;
   std::vector<Socket> learned_;
   std::vector<size_t> steer_at_;

@@ -27,28 +27,42 @@ size_t FlowCache::HomeOf(const FlowKey& flow) const {
   return (h >> 32) & (slots_ - 1);
 }
 
-const Decision* FlowCache::Find(const FlowKey& flow, uint32_t iif, uint64_t circumstances,
-                                int64_t now_ns) const {
+const FlowCache::Entry* FlowCache::EntryOf(const FlowKey& flow, uint32_t iif) const {
   if (entries_.empty()) return nullptr;
   size_t slot = HomeOf(flow);
   for (size_t way = 0; way < kWays; ++way, slot = Next(slot)) {
     const Entry& entry = entries_[slot];
-    if (entry.decision == kUnused || entry.iif != iif || entry.flow != flow) continue;
-    const bool good = entry.circumstances == circumstances && now_ns - entry.stored_ns < kMaxAgeNs;
-    return good ? &decisions_[entry.decision] : nullptr;
+    if (entry.decision != kUnused && entry.iif == iif && entry.flow == flow) return &entry;
   }
   return nullptr;
 }
 
-uint32_t FlowCache::PlaceOf(const Decision& decision) {
+FlowCache::Known FlowCache::Find(const FlowKey& flow, uint32_t iif, uint64_t circumstances,
+                                 int64_t now_ns) const {
+  const Entry* const entry = EntryOf(flow, iif);
+  if (entry == nullptr || entry->circumstances != circumstances) return {};
+  const uint32_t now = Ticks(now_ns);
+  if (now - entry->stored >= Ticks(entry->guessed ? kSettledNs : kMaxAgeNs)) return {};
+  return {.decision = &decisions_[entry->decision - 1u],
+          .guessed = entry->guessed,
+          .settled = now - entry->settled < Ticks(kSettledNs)};
+}
+
+void FlowCache::Settle(const FlowKey& flow, uint32_t iif, int64_t now_ns) {
+  const Entry* const entry = EntryOf(flow, iif);
+  if (entry != nullptr)
+    entries_[static_cast<size_t>(entry - entries_.begin())].settled = Ticks(now_ns);
+}
+
+uint16_t FlowCache::PlaceOf(const Decision& decision) {
   // Among the latest: listeners are few, and most flows have the same.
   const size_t oldest = decisions_.size() - std::min(decisions_.size(), kLooked);
   for (size_t i = decisions_.size(); i-- > oldest;) {
-    if (SaysTheSame(decisions_[i], decision)) return static_cast<uint32_t>(i);
+    if (SaysTheSame(decisions_[i], decision)) return static_cast<uint16_t>(i + 1);
   }
   if (decisions_.size() == kMaxDecisions) Forget();
   decisions_.push_back(decision);
-  return static_cast<uint32_t>(decisions_.size() - 1);
+  return static_cast<uint16_t>(decisions_.size());
 }
 
 void FlowCache::Forget() {
@@ -58,8 +72,9 @@ void FlowCache::Forget() {
 
 void FlowCache::Store(const FlowKey& flow, uint32_t iif, uint64_t circumstances, int64_t now_ns,
                       const Decision& decision) {
-  if (entries_.empty()) entries_.resize(slots_, Entry{.decision = kUnused});
-  const uint32_t place = PlaceOf(decision);
+  if (entries_.empty()) entries_ = HugeArray<Entry>(slots_, "the cache of UDP flows");
+  const uint16_t place = PlaceOf(decision);
+  const uint32_t now = Ticks(now_ns);
   size_t slot = HomeOf(flow);
   size_t victim = slot;
   for (size_t way = 0; way < kWays; ++way, slot = Next(slot)) {
@@ -68,13 +83,15 @@ void FlowCache::Store(const FlowKey& flow, uint32_t iif, uint64_t circumstances,
       victim = slot;
       break;
     }
-    if (entry.stored_ns < entries_[victim].stored_ns) victim = slot;
+    if (now - entry.stored > now - entries_[victim].stored) victim = slot;
   }
   entries_[victim] = {.flow = flow,
                       .iif = iif,
                       .decision = place,
+                      .guessed = decision.origin == Origin::kOverBudget,
                       .circumstances = circumstances,
-                      .stored_ns = now_ns};
+                      .stored = now,
+                      .settled = now};
 }
 
 }  // namespace utproxy

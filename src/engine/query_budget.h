@@ -22,15 +22,17 @@ enum class QueryClass : uint8_t {
 
 // Packets a second about which one worker asks the kernel. A connection of 1 KB that is over before
 // the mirror has learned of it takes one SYN and five segments, so these are enough for some 6,000
-// of those a second; a UDP flow takes one datagram a second at most.
+// of those a second; a UDP flow takes one datagram in ten seconds at most.
 struct QueryRates {
   int64_t known = 5000;
   int64_t syn = 8000;
   int64_t young = 32000;
   int64_t segment = 8000;
-  int64_t datagram = 10000;
-  // At once, of each class that has any: some 10 ms of work, a part of what a queue holds.
+  int64_t datagram = 5000;
+  // At once, of each class that has any: some 10 ms of work, a part of what a queue holds. New UDP
+  // flows come many at a time, and need not wait for an answer each.
   int64_t burst = 2048;
+  int64_t datagram_burst = 512;
 };
 
 // How many packets one worker may still ask the kernel about. One thread.
@@ -43,7 +45,7 @@ class QueryBudget {
   explicit QueryBudget(const QueryRates& rates)
       : classes_{Class(rates.known, rates.burst), Class(rates.syn, rates.burst),
                  Class(rates.young, rates.burst), Class(rates.segment, rates.burst),
-                 Class(rates.datagram, rates.burst)} {}
+                 Class(rates.datagram, rates.datagram_burst)} {}
 
   void Refill(int64_t now_ns) {
     for (Class& c : classes_) c.bucket.Refill(now_ns);
@@ -57,12 +59,16 @@ class QueryBudget {
   bool flooded() const { return flooded_; }
   // What a question costs while its class is flooded.
   static constexpr int64_t kFloodedCost = 8;
+  // Where tokens are short, so many questions are saved up for one batch, and share its two
+  // messages to the kernel, which cost more than what they ask.
+  static constexpr int64_t kTogether = 32;
 
  private:
   static constexpr int64_t kJudgeNs = kNsPerSec / 10;
 
   struct Class {
-    Class(int64_t per_second, int64_t burst) : bucket(per_second, per_second == 0 ? 0 : burst) {}
+    Class(int64_t per_second, int64_t burst)
+        : bucket(per_second, per_second == 0 ? 0 : burst, kTogether) {}
     bool Take() {
       const bool given = bucket.Take(flooded ? kFloodedCost : 1);
       ++(given ? asked : unasked);

@@ -10,11 +10,14 @@
 namespace utproxy {
 
 // So many tokens a second, at most `burst` at once; full at first. One thread.
+//
+// Once there are too few, none is given until there are enough for `together` such takings: where
+// tokens are short, what they are for is done many at once, which is cheaper.
 class TokenBucket {
  public:
-  // Neither is negative.
-  TokenBucket(int64_t per_second, int64_t burst)
-      : per_second_(per_second), burst_(burst), tokens_(burst) {}
+  // None is negative.
+  TokenBucket(int64_t per_second, int64_t burst, int64_t together = 1)
+      : per_second_(per_second), burst_(burst), together_(together), tokens_(burst) {}
 
   // `now_ns` of any clock that does not go back; the first call starts it. Parts of a token are
   // kept for the next call.
@@ -39,7 +42,9 @@ class TokenBucket {
 
   // `tokens` or none. At least one.
   bool Take(int64_t tokens = 1) {
-    if (tokens_ < tokens) return false;
+    const int64_t needed = short_ ? std::min(together_ * tokens, burst_) : tokens;
+    short_ = tokens_ < std::max(needed, tokens);
+    if (short_) return false;
     tokens_ -= tokens;
     return true;
   }
@@ -47,7 +52,9 @@ class TokenBucket {
  private:
   const int64_t per_second_;
   const int64_t burst_;
+  const int64_t together_;
   int64_t tokens_;
+  bool short_ = false;
   int64_t at_ns_ = 0;  // up to when tokens have been given
   bool started_ = false;
 };

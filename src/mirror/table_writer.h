@@ -19,13 +19,15 @@
 
 namespace utproxy {
 
-// A counter for each of 256 classes of UDP local ports, risen by the mirror whenever a socket
+// A counter for each of 4,096 classes of UDP local ports, risen by the mirror whenever a socket
 // bound to such a port comes, goes or changes: what was decided about a UDP flow holds while the
 // counter of the listener's port stands still. Written by the mirror, read by any thread.
 class UdpEpochs {
  public:
-  uint32_t Get(uint16_t port) const { return epochs_[port & 0xff].load(std::memory_order_acquire); }
-  void Rise(uint16_t port) { epochs_[port & 0xff].fetch_add(1, std::memory_order_release); }
+  uint32_t Get(uint16_t port) const {
+    return epochs_[port % kClasses].load(std::memory_order_acquire);
+  }
+  void Rise(uint16_t port) { epochs_[port % kClasses].fetch_add(1, std::memory_order_release); }
   // Rises with each of them.
   uint64_t Sum() const {
     uint64_t sum = 0;
@@ -43,7 +45,8 @@ class UdpEpochs {
   void RiseListeners() { listeners_.fetch_add(1, std::memory_order_release); }
 
  private:
-  std::array<std::atomic<uint32_t>, 256> epochs_{};
+  static constexpr size_t kClasses = 4096;
+  std::array<std::atomic<uint32_t>, kClasses> epochs_{};
   std::atomic<uint64_t> left_{0};
   std::atomic<uint64_t> listeners_{0};
 };

@@ -14,23 +14,14 @@
 // On x86 all of these are plain moves.
 #include "trace/flight_recorder.h"
 
-#include <sys/mman.h>
-
 #include <bit>
-#include <new>
 
 namespace utproxy {
 
-void FlightRecorder::Unmap::operator()(Slot* slots) const { ::munmap(slots, bytes); }
-
 FlightRecorder::FlightRecorder(size_t capacity)
-    : mask_(std::bit_ceil(capacity < 2 ? size_t{2} : capacity) - 1) {
-  // Fresh zero pages are what a constructed Slot array is, without touching each of them now.
-  const size_t bytes = (mask_ + 1) * sizeof(Slot);
-  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  slots_ = std::unique_ptr<Slot[], Unmap>(static_cast<Slot*>(memory), Unmap{bytes});
-}
+    : mask_(std::bit_ceil(capacity < 2 ? size_t{2} : capacity) - 1),
+      // Zero bytes are what a constructed Slot is.
+      slots_(mask_ + 1, "the flight recorder") {}
 
 void FlightRecorder::Append(const TraceRecord& record) {
   const uint64_t number = next_++;

@@ -6,8 +6,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
+#include "base/huge_array.h"
 #include "trace/record.h"
 
 namespace utproxy {
@@ -58,13 +58,8 @@ class FlightRecorder {
   static_assert(std::atomic<uint64_t>::is_always_lock_free);
   static_assert(sizeof(Slot) == 320, "whole cache lines");
 
-  struct Unmap {
-    size_t bytes;
-    void operator()(Slot* slots) const;
-  };
-
   const size_t mask_;
-  std::unique_ptr<Slot[], Unmap> slots_;
+  HugeArray<Slot> slots_;
   uint64_t next_ = 0;  // the writer's copy of end_
   alignas(64) std::atomic<uint64_t> end_{0};
 };

@@ -45,6 +45,20 @@ TEST(TokenBucketTest, KeepsPartsOfATokenForTheNextCall) {
 
 // On a host that has been up for long, and after a long rest, the product of time and rate does not
 // fit 64 bits.
+TEST(TokenBucketTest, SavesUpWhereTokensAreShort) {
+  TokenBucket bucket(1000, 50, /*together=*/10);
+  bucket.Refill(0);
+  EXPECT_EQ(TakeAll(bucket), 50) << "none is held back while there are enough";
+  bucket.Refill(9'000'000);
+  EXPECT_EQ(TakeAll(bucket), 0);
+  bucket.Refill(10'000'000);
+  EXPECT_EQ(TakeAll(bucket), 10);
+  bucket.Refill(49'000'000);
+  EXPECT_FALSE(bucket.Take(8)) << "ten takings of eight are more than the burst: all of it";
+  bucket.Refill(60'000'000);
+  EXPECT_TRUE(bucket.Take(8));
+}
+
 TEST(TokenBucketTest, TakesClocksOfAnyValue) {
   constexpr int64_t kYear = 365 * 86400 * kNsPerSec;
   TokenBucket bucket(5000, 256);
@@ -65,7 +79,13 @@ TEST(TokenBucketTest, ARateOfZeroGivesTheBurstOnce) {
 }
 
 TEST(QueryBudgetTest, NoClassTakesFromAnother) {
-  QueryBudget budget({.known = 1, .syn = 2, .young = 0, .segment = 0, .datagram = 4, .burst = 3});
+  QueryBudget budget({.known = 1,
+                      .syn = 2,
+                      .young = 0,
+                      .segment = 0,
+                      .datagram = 4,
+                      .burst = 3,
+                      .datagram_burst = 4});
   budget.Refill(0);
   const auto take_all = [&](QueryClass query) {
     int taken = 0;
@@ -74,12 +94,12 @@ TEST(QueryBudgetTest, NoClassTakesFromAnother) {
   };
   EXPECT_EQ(take_all(QueryClass::kSyn), 3);
   EXPECT_EQ(take_all(QueryClass::kSegment), 0) << "a rate of 0 is no budget at all";
-  EXPECT_EQ(take_all(QueryClass::kDatagram), 3);
+  EXPECT_EQ(take_all(QueryClass::kDatagram), 4);
   EXPECT_EQ(take_all(QueryClass::kKnown), 3);
   budget.Refill(kNsPerSec);
-  EXPECT_EQ(take_all(QueryClass::kKnown), 1);
-  EXPECT_EQ(take_all(QueryClass::kSyn), 2);
-  EXPECT_EQ(take_all(QueryClass::kDatagram), 3);
+  EXPECT_EQ(take_all(QueryClass::kKnown), 0) << "saved up until the burst is full";
+  EXPECT_EQ(take_all(QueryClass::kSyn), 0);
+  EXPECT_EQ(take_all(QueryClass::kDatagram), 4);
 }
 
 // Asks about `each_ms` packets each millisecond for a second; returns how many were granted.
