@@ -97,6 +97,30 @@ TEST(SocketTableOrders, ASocketThatMovesIsItself) {
   });
 }
 
+// As above, but the new one is the old one's next state.
+void TestAReplacedSocketIsThere(bool new_first) {
+  const Socket old = ListenerSocket(8080, 1, 1), next = ListenerSocket(8080, 1, 0);
+  const Socket gap = In(80, 100);
+  const auto prepare = [&](Table* table) {
+    ASSERT_TRUE(table->Upsert(new_first ? gap : old).ok());
+    for (uint16_t n = 0; n < 7; ++n) ASSERT_TRUE(table->Upsert(In(80, n)).ok());
+    if (!new_first) return;
+    ASSERT_TRUE(table->Upsert(old).ok());
+    ASSERT_TRUE(table->Erase(gap.key(), gap.cookie));
+  };
+  TryAllOrders(
+      prepare, [&](Table* table) { EXPECT_TRUE(table->Upsert(next).ok()); },
+      [&](const Table& table) {
+        const std::optional<Socket> found = table.FindOne(old.key());
+        return found == old || found == next;
+      });
+}
+
+TEST(SocketTableOrders, AReplacedSocketIsThere) {
+  TestAReplacedSocketIsThere(true);
+  TestAReplacedSocketIsThere(false);
+}
+
 // A follower leaves one chain and is taken for another.
 TEST(SocketTableOrders, AFollowerBelongsToOneChain) {
   const auto prepare = [&](Table* table) {

@@ -13,6 +13,20 @@ namespace {
 
 constexpr uint64_t kStores = 2'000'000;
 
+// Of a good hash without a secret, so that a seed's run can be had again, the bits of `kMask`.
+template <uint64_t kMask>
+struct FixedHash {
+  static absl::StatusOr<FixedHash> Create() { return FixedHash(); }
+  uint64_t operator()(const FlowKey& key) const {
+    uint64_t hash = 0;
+    for (int i = 0; i < 5; ++i) {
+      hash = (hash ^ table_internal::WordOf(key, i)) * 0x9e3779b97f4a7c15u;
+      hash ^= hash >> 32;
+    }
+    return hash * 0xbf58476d1ce4e5b9u & kMask;
+  }
+};
+
 template <class Hasher>
 SocketTableStats Step(uint32_t seed, const Population& of, uint64_t stores = kStores) {
   using Checks = TableChecks<Hasher>;
@@ -42,21 +56,21 @@ constexpr Population kOneHead = {.steady = 5, .passing = 6, .group = 2};
 constexpr Population kOneChain = {.steady = 12, .passing = 40, .group = 6};
 constexpr Population kManyChains = {.steady = 16, .passing = 270, .group = 8};
 
-TEST(SocketTableSteps, OneHead) {
-  Step<MaskedHash<uint64_t{0xff} << 32>>(7, kOneHead, 4 * kStores);
-}
+TEST(SocketTableSteps, OneHead) { Step<FixedHash<uint64_t{0xff} << 32>>(7, kOneHead, 4 * kStores); }
 
 TEST(SocketTableSteps, OneChainOfManyTags) {
-  for (const uint32_t seed : {1u, 2u, 3u}) Step<MaskedHash<uint64_t{0xff} << 32>>(seed, kOneChain);
+  for (const uint32_t seed : {1u, 2u, 3u}) Step<FixedHash<uint64_t{0xff} << 32>>(seed, kOneChain);
 }
 
 TEST(SocketTableSteps, OneChainOfOneTag) { Step<ConstantHash<0>>(4, kOneChain); }
 
 TEST(SocketTableSteps, LongChainsThatGrowAndShrink) {
-  EXPECT_GE(Step<MaskedHash<uint64_t{3} << 62>>(5, kManyChains).rebuilds, 3u);
+  EXPECT_GE(Step<FixedHash<uint64_t{3} << 62>>(5, kManyChains).rebuilds, 3u);
 }
 
-TEST(SocketTableSteps, KeyedHash) { EXPECT_GE(Step<FlowHash>(6, kManyChains).rebuilds, 3u); }
+TEST(SocketTableSteps, GoodHash) {
+  EXPECT_GE(Step<FixedHash<~uint64_t{0}>>(6, kManyChains).rebuilds, 3u);
+}
 
 }  // namespace
 }  // namespace utproxy
