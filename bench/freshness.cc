@@ -80,9 +80,9 @@ void PrintCosts(size_t sockets, double rate, const Reading& a, const Reading& b)
   const auto each = [&](uint64_t from, uint64_t to) {
     return connections == 0 ? 0.0 : static_cast<double>(to - from) / connections;
   };
-  std::printf(
-      "{\"sockets\": %zu, \"rate\": %.0f, \"seconds\": %.2f, \"connections_per_s\": %.0f,\n",
-      sockets, rate, seconds, connections / seconds);
+  std::printf("{\"table_bytes\": %llu,\n ", static_cast<unsigned long long>(b.mirror.bytes));
+  std::printf("\"sockets\": %zu, \"rate\": %.0f, \"seconds\": %.2f, \"connections_per_s\": %.0f,\n",
+              sockets, rate, seconds, connections / seconds);
   std::printf(" \"mirror_share\": %.5f, \"queries_per_connection\": %.3f, ",
               static_cast<double>(b.mirror_ns - a.mirror_ns) / 1e9 / seconds,
               each(a.queries, b.queries));

@@ -14,6 +14,8 @@ import statistics
 import subprocess
 import sys
 
+import readme_tables
+
 RESULTS = pathlib.Path(__file__).parent / "results"
 CASES = [(sockets, rate) for sockets in (1000, 100_000) for rate in (0, 1000, 10_000)]
 DELAYS = ["accept_us", "close_us", "listen_us", "close_listener_us"]

@@ -198,7 +198,7 @@ class SocketTableCore {
 // Below: what a lookup runs through.
 
 [[gnu::always_inline]] inline void SocketTableCore::Start(uint32_t hash, Probe* probe) const {
-  const Array& array = *root_.load(std::memory_order_acquire);  // (D)
+  const Array& array = *table_internal::Load(root_);  // (D)
   const Place place = array.At(array.IndexOf(hash));
   probe->hash = hash;
   probe->head = place.bucket;

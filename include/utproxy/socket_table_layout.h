@@ -14,7 +14,7 @@
 #ifndef UTPROXY_SOCKET_TABLE_LAYOUT_H_
 #define UTPROXY_SOCKET_TABLE_LAYOUT_H_
 
-#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
+#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__) && !defined(UTPROXY_TABLE_STEPS)
 #define UTPROXY_WORDS_IN_PAIRS
 #include <emmintrin.h>
 #endif
@@ -49,12 +49,33 @@ static_assert(sizeof(Entry) == sizeof(Socket) && alignof(Entry) == 64);
 static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
 static_assert(std::atomic_ref<uint64_t>::required_alignment == alignof(uint64_t));
 
-// Every shared word is read and written by these two.
+#ifdef UTPROXY_TABLE_STEPS
+// Called before each access to a shared word, in tests that choose what happens between any two.
+void BeforeLoad();
+void BeforeStore();
+#else
+inline void BeforeLoad() {}
+inline void BeforeStore() {}
+#endif
+
+// Every shared word is read and written by these, and every shared pointer.
 inline uint64_t Load(const uint64_t& word) {
+  BeforeLoad();
   return std::atomic_ref<uint64_t>(const_cast<uint64_t&>(word)).load(std::memory_order_acquire);
 }
 inline void Store(uint64_t& word, uint64_t value) {
+  BeforeStore();
   std::atomic_ref<uint64_t>(word).store(value, std::memory_order_release);
+}
+template <class T>
+T* Load(const std::atomic<T*>& pointer) {
+  BeforeLoad();
+  return pointer.load(std::memory_order_acquire);
+}
+template <class T>
+void Store(std::atomic<T*>& pointer, T* value) {
+  BeforeStore();
+  pointer.store(value, std::memory_order_release);
 }
 
 #ifdef UTPROXY_WORDS_IN_PAIRS

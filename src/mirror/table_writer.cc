@@ -21,9 +21,11 @@ void TableWriter::Put(const Socket& socket) {
   if (InTable(socket.key(), socket.cookie) != socket) Write(socket);
 }
 
-void TableWriter::Write(const Socket& socket) {
-  if (!table_->Upsert(socket).ok()) ++rejected_;
+bool TableWriter::Write(const Socket& socket) {
+  const bool stored = table_->Upsert(socket).ok();
+  if (!stored) ++rejected_;
   Rise(socket);
+  return stored;
 }
 
 void TableWriter::Rise(const Socket& socket) {
@@ -70,7 +72,15 @@ void TableWriter::ReplaceBound(Family family, Proto proto, absl::Span<const Sock
   for (const auto& [id, socket] : bound) {
     if (!next.contains(id)) Erase(socket);
   }
-  for (const auto& [id, socket] : next) Put(socket);
+  // What the table holds of them is what was dumped before: looking there would cost each of the
+  // sockets of one address and port a walk past all others.
+  std::vector<Id> refused;
+  for (const auto& [id, socket] : next) {
+    const auto known = bound.find(id);
+    const bool unchanged = known != bound.end() && known->second == socket;
+    if (!unchanged && !Write(socket)) refused.push_back(id);
+  }
+  for (const Id& id : refused) next.erase(id);  // to be tried again
   bound = std::move(next);
 }
 
@@ -101,7 +111,10 @@ void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int6
   if (socket.time_wait() && !time_wait) {
     time_wait_ends_.emplace_back(now_ns + kTimeWaitNs, Id{socket.key(), socket.cookie});
   }
-  Write(socket);
+  const bool stored = Write(socket);
+  if (!stored && socket.proto == Proto::kUdp) {
+    BoundSet(socket.family(), Proto::kUdp).erase(Id{socket.key(), socket.cookie});
+  }
 }
 
 // An answer can reach the table after the event that it preceded, and be the last word on the

@@ -96,7 +96,10 @@ class TableWriter {
   struct Id {
     FlowKey key;
     uint64_t cookie;
-    friend bool operator==(const Id&, const Id&) = default;
+    friend bool operator==(const Id& a, const Id& b) {
+      table_internal::BeforeLoad();  // tests count these like accesses to the table
+      return a.cookie == b.cookie && a.key == b.key;
+    }
     template <typename H>
     friend H AbslHashValue(H h, const Id& id) {
       // All of it: who chooses the addresses must not choose which sockets collide.
@@ -110,7 +113,7 @@ class TableWriter {
     return bound_[(family == Family::kIpv6 ? 2u : 0u) + (proto == Proto::kUdp ? 1u : 0u)];
   }
   void Put(const Socket& socket);
-  void Write(const Socket& socket);
+  bool Write(const Socket& socket);  // false: the table is full
   void Erase(const Socket& socket);
   void Rise(const Socket& socket);
   bool LeavesItsFlow(const Socket& socket) const;
@@ -120,7 +123,7 @@ class TableWriter {
 
   SocketTable* const table_;
   UdpEpochs* const epochs_;
-  std::array<Bound, 4> bound_;
+  std::array<Bound, 4> bound_;  // all of them are in the table, as they are here
   // Connections that were destroyed in the last seconds: an exact answer from before, still on
   // its way through the feed, must not bring them back.
   absl::flat_hash_set<uint64_t> destroyed_;

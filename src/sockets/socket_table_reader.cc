@@ -65,7 +65,7 @@ template <class Try>
 void SocketTableCore::InLiveArray(uint32_t hash, Try attempt) const {
   for (;;) {
     for (const std::atomic<const Array*>* named : {&root_, &previous_}) {
-      const Array* const array = named->load(std::memory_order_acquire);  // (D)
+      const Array* const array = Load(*named);  // (D)
       if (array == nullptr) continue;
       const Place head = array->At(array->IndexOf(hash));
       const uint64_t stamp = Load(head.bucket->stamp);  // (C) first load

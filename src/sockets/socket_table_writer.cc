@@ -50,7 +50,7 @@ SocketTableCore::SocketTableCore(std::unique_ptr<Writer> writer, size_t max_sock
       writer_(std::move(writer)) {
   const Array& array = writer_->memory->array(0);
   for (size_t i = 0; i < array.count; ++i) Touch(array.At(i));
-  root_.store(&array, std::memory_order_release);
+  Store(root_, &array);
 }
 
 SocketTableCore::~SocketTableCore() = default;
@@ -153,8 +153,8 @@ absl::Status SocketTableCore::Rebuild(size_t next) {
   RETURN_IF_ERROR(writer_->memory->Open(next));
   constexpr size_t kPiece = 16384;  // buckets given back at a time: 16 MB
   size_t live = 0, dead = 0, given = 0;
-  previous_.store(&from, std::memory_order_release);  // (D)
-  root_.store(&to, std::memory_order_release);        // (D)
+  Store(previous_, &from);  // (D)
+  Store(root_, &to);        // (D)
   for (size_t i = 0; i < from.count; ++i) {
     MoveChain(from.At(i), to);
     const uint64_t moved = from.FirstHash(i + 1);
@@ -165,7 +165,7 @@ absl::Status SocketTableCore::Rebuild(size_t next) {
     writer_->memory->GiveBack(current, given, dead);
     given = dead;
   }
-  previous_.store(nullptr, std::memory_order_release);  // (D)
+  Store<const Array>(previous_, nullptr);  // (D)
   const size_t end = followers_end_.load(std::memory_order_relaxed);
   writer_->memory->GiveBackFollowers(writer_->next_follower, end);
   followers_end_.store(writer_->next_follower, std::memory_order_relaxed);

@@ -58,6 +58,24 @@ TEST_F(TableWriterTest, ListenersGoWhenADumpNoLongerShowsThem) {
   EXPECT_EQ(Find(a)[0].order, 0u);
 }
 
+TEST_F(TableWriterTest, WhatTheTableRefusedIsTriedAgainWithTheNextDump) {
+  std::vector<Socket> all;
+  for (uint16_t n = 1; n <= 1025; ++n) {
+    all.push_back(Make("0.0.0.0:1", "0.0.0.0:0", Proto::kUdp, SockState::kClose, n));
+    all.back().local_port = n;
+  }
+  writer_.ReplaceBound(Family::kIpv4, Proto::kUdp, all);
+  EXPECT_EQ(table_->size(), 1024u);
+  EXPECT_EQ(writer_.rejected(), 1u);
+  for (const Socket& s : std::vector<Socket>(all)) {
+    if (!Find(s).empty()) continue;
+    all = {s};
+  }
+  writer_.ReplaceBound(Family::kIpv4, Proto::kUdp, all);
+  ASSERT_EQ(table_->size(), 1u);
+  EXPECT_EQ(Find(all[0]).size(), 1u);
+}
+
 TEST_F(TableWriterTest, CountsWhatHappensToListeners) {
   Socket a = Make("10.0.0.1:80", "0.0.0.0:0", Proto::kTcp, SockState::kListen, 1);
   uint64_t before = epochs_.Listeners();

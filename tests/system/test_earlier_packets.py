@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What earlier packets of a flow leave behind must not decide for a later one: packets that wait in the queue together, and
 the flow's entry for the sk_lookup program."""
+import ctypes
 import os
 import signal
 import time
@@ -9,10 +10,17 @@ import pytest
 
 from delivery import ON_PORT, PORT, Seen
 from engine import KINDS, OURS, Target
-from lab import ASKED, PATIENCE, ROUTER, endpoint, wait_until
+from lab import ASKED, CLIENT, PATIENCE, ROUTER, endpoint, wait_until
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 families = pytest.mark.parametrize("family", [4, 6])
+
+
+def disconnect(made):
+    """connect(AF_UNSPEC), for which Python has no words."""
+    nobody = ctypes.create_string_buffer(16)
+    if ctypes.CDLL(None, use_errno=True).connect(made.fileno(), nobody, 16) != 0:
+        raise OSError(ctypes.get_errno(), "connect to AF_UNSPEC")
 
 
 def in_one_batch(scene, send):
@@ -98,3 +106,32 @@ def test_the_flows_own_address_becomes_the_interfaces(side_by_side, kind):
         return Seen([(name, data) for name, _, data in scene.collect(at_least=2)])
 
     assert side_by_side(kind, 4, Target("udp", PORT), scenario) == Seen([("after", b"2"), ("before", b"1")])
+
+
+@kinds
+@families
+def test_a_socket_that_is_disconnected_leaves_its_flow_at_once(side_by_side, kind, family):
+    """connect(AF_UNSPEC) makes no destroy event, so the mirror takes the socket for the flow's until its next dump. The flow's
+    very next datagram goes to the listener all the same, and the socket's after it connects again. Twenty times, as a dump
+    may come between."""
+    if kind == "divert":
+        pytest.skip("the kernel carries the flow by itself: nothing is decided")
+
+    def scenario(scene):
+        scene.open("proxy", "udp", ON_PORT)
+        client = scene.client_socket("udp")
+        sport = client.getsockname()[1]
+        peer = (CLIENT[family], sport)
+        reply = scene.connected("reply", PORT, ASKED[family], sport)
+        for n in range(20):
+            for what, to in ((b"connected", None), (b"disconnected", "proxy")):
+                if to:
+                    disconnect(reply)
+                client.sendto(what + b" %d" % n, (ASKED[family], PORT))
+                scene.collect(at_least=len(scene.got) + 1)
+            reply.connect(peer)
+        return [(name, data) for name, _, data in sorted(scene.got, key=lambda got: got[2])]
+
+    wanted = sorted([("reply", b"connected %d" % n) for n in range(20)] +
+                    [("proxy", b"disconnected %d" % n) for n in range(20)], key=lambda got: got[1])
+    assert side_by_side.play(kind, family, Target("udp", PORT, on_port=ON_PORT), scenario) == wanted
