@@ -24,6 +24,8 @@ Field MetaField(uint32_t key) {
   switch (key) {
     case NFT_META_IIFNAME:
       return Field::kIif;
+    case NFT_META_IIF:
+      return Field::kIifIndex;
     case NFT_META_OIFNAME:
       return Field::kOif;
     case NFT_META_NFPROTO:
@@ -77,7 +79,8 @@ void RuleDecoder::Meta(const nftnl_expr* expr) {
     change.mask = ~static_cast<uint32_t>(ToNumber(Field::kMark, from->mask));
     change.value = static_cast<uint32_t>(ToNumber(Field::kMark, from->flip));
   } else {
-    return;  // from a map or from conntrack: not known beforehand
+    rule_.mark_unknown = true;  // from a map or from conntrack
+    return;
   }
   rule_.mark = change;
 }
@@ -222,6 +225,10 @@ void RuleDecoder::Take(const nftnl_expr* expr) {
   if (name == "socket") return Socket(expr);
   if (name == "fib") return Fib(expr);
   if (name == "counter" || name == "log" || name == "objref") return;
+  if (name == "nat" || name == "redir") {
+    rule_.dnat = name == "redir" || Number(expr, NFTNL_EXPR_NAT_TYPE) == NFT_NAT_DNAT;
+    return;
+  }
   if (name == "notrack") {
     rule_.notrack = true;
     return;

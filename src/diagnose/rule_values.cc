@@ -11,8 +11,9 @@ namespace {
 
 // Fields that registers hold in the host's byte order.
 bool HostOrder(Field field) {
-  return field == Field::kMark || field == Field::kCtState || field == Field::kUid ||
-         field == Field::kGid || field == Field::kDstType || field == Field::kCgroup;
+  return field == Field::kMark || field == Field::kIifIndex || field == Field::kCtState ||
+         field == Field::kUid || field == Field::kGid || field == Field::kDstType ||
+         field == Field::kCgroup;
 }
 
 }  // namespace

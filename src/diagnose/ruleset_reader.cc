@@ -5,6 +5,7 @@
 #include <netinet/in.h>  // before linux/netfilter.h
 // clang-format on
 
+#include <absl/strings/str_cat.h>
 #include <libmnl/libmnl.h>
 #include <libnftnl/chain.h>
 #include <libnftnl/common.h>
@@ -209,6 +210,22 @@ bool NotThere(const absl::Status& status) {
 }
 
 }  // namespace
+
+void NameInterfaces(const std::map<uint64_t, std::string>& names, RulesetFacts* facts) {
+  for (ChainFacts& chain : facts->chains) {
+    for (RuleFacts& rule : chain.rules) {
+      for (RuleCondition& c : rule.conditions) {
+        if (c.field != Field::kIifIndex) continue;
+        c.field = Field::kIif;
+        for (const NumberRange& range : c.numbers) {
+          const auto it = names.find(range.first);
+          c.names.push_back(it != names.end() ? it->second : absl::StrCat("#", range.first));
+        }
+        c.numbers.clear();
+      }
+    }
+  }
+}
 
 absl::StatusOr<RulesetFacts> ReadRuleset(NetlinkSocket* nft) {
   RulesetFacts facts;
