@@ -17,12 +17,12 @@ namespace {
 constexpr int kMaxDepth = 16;       // as the kernel's own limit of jumps
 constexpr size_t kMaxSamples = 16;  // of a target's ports, and of its addresses
 
-enum class End : uint8_t { kPass, kAccept, kDrop, kReached };
+enum class End : uint8_t { kPass, kAccept, kDrop, kMoved, kReached };
 
 class Follower {
  public:
-  Follower(const RulesetFacts& ruleset, PacketPattern packet, const std::vector<RuleRef>& goals)
-      : ruleset_(ruleset), packet_(std::move(packet)), goals_(goals) {}
+  Follower(const RulesetFacts& ruleset, PacketPattern packet, std::vector<RuleRef> goals)
+      : ruleset_(ruleset), packet_(std::move(packet)), goals_(std::move(goals)) {}
 
   // A base chain.
   End Base(const ChainFacts& chain) {
@@ -65,7 +65,10 @@ class Follower {
   void Stop(const ChainFacts& chain, size_t index) {
     reach_.chain = &chain;
     reach_.rule = &chain.rules[index];
-    reach_.number = index + 1;
+    reach_.number = 1;  // a verdict map is several here, but one rule
+    for (size_t i = 1; i <= index; ++i) {
+      if (chain.rules[i].handle != chain.rules[i - 1].handle) ++reach_.number;
+    }
   }
 
   void Remark(const RuleFacts& rule, Fit fit) {
@@ -95,8 +98,9 @@ class Follower {
       }
       if (fit != Fit::kYes) continue;
       const bool takes = rule.queue || (rule.tproxy && rule.tproxy->xt);
-      if (!takes && rule.verdict == RuleVerdict::kNone) continue;
+      if (!takes && !rule.dnat && rule.verdict == RuleVerdict::kNone) continue;
       Stop(chain, i);
+      if (rule.dnat) return End::kMoved;
       if (rule.verdict == RuleVerdict::kReturn) return End::kPass;
       return rule.verdict == RuleVerdict::kDrop ? End::kDrop : End::kAccept;
     }
@@ -105,7 +109,7 @@ class Follower {
 
   const RulesetFacts& ruleset_;
   PacketPattern packet_;
-  const std::vector<RuleRef>& goals_;
+  const std::vector<RuleRef> goals_;
   Reach reach_;
 };
 
@@ -157,12 +161,18 @@ Reach FollowToTarget(const RulesetFacts& ruleset, PacketPattern packet,
   for (const ChainFacts* chain : Prerouting(ruleset, packet.family)) {
     if (reached) {
       packet.mark = marked;
-      if (!SurelyDropped(ruleset, *chain, packet)) continue;
-      return {.reached = false, .chain = chain, .after = true};
+      if (SurelyDropped(ruleset, *chain, packet)) {
+        return {.reached = false, .chain = chain, .after = true};
+      }
+      Follower behind(ruleset, packet, {});
+      if (behind.Base(*chain) != End::kMoved) continue;
+      result = behind.Stopped();
+      result.after = true;
+      return result;
     }
     follower.Forget();
     const End end = follower.Base(*chain);
-    if (end == End::kDrop) return follower.Stopped();
+    if (end == End::kDrop || end == End::kMoved) return follower.Stopped();
     if (end == End::kReached) {
       reached = true;
       result = Reach{.mark = follower.mark()};

@@ -18,7 +18,7 @@ struct Reach {
   const ChainFacts* chain = nullptr;
   const RuleFacts* rule = nullptr;
   size_t number = 0;   // of the rule in its chain, from 1
-  bool after = false;  // the target's rule had it, a later chain drops it
+  bool after = false;  // the target's rule had it, a later chain drops or changes it
   // Where reached, its mark there: nullopt where rules may have given it any.
   std::optional<uint32_t> mark = 0;
 };

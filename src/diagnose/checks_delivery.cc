@@ -60,11 +60,12 @@ void TellNoTarget(const SystemView& view, Findings* findings) {
       view.legacy_rules ? " iptables-legacy has rules here, which can't be read: name the target "
                           "with --on-port, --tproxy-mark and --iif, or use iptables-nft."
                         : "";
-  findings->push_back(About(0, "prerouting",
-                            absl::StrCat("No rule queues or TPROXYs anything, and no target was "
-                                         "given: there is nothing to look at.",
-                                         legacy),
-                            "utproxy run --help"));
+  findings->push_back(
+      About(0, "prerouting",
+            absl::StrCat("No prerouting rule queues or TPROXYs anything, and no target was "
+                         "given: there is nothing to look at.",
+                         legacy),
+            "utproxy run --help"));
 }
 
 // The user named a target that no rule leads to.
@@ -141,6 +142,7 @@ bool AsksForFamily(const RuleFacts& rule) {
 const char* DoneBy(const RuleFacts& rule) {
   if (rule.queue) return "queues";
   if (rule.tproxy) return "TPROXYs";
+  if (rule.dnat) return "changes the destination of";
   switch (rule.verdict) {
     case RuleVerdict::kDrop:
       return "drops";
@@ -159,11 +161,13 @@ Finding Stopped(const ProxyTarget& target, size_t index, Family family, const st
   const std::string where = absl::StrCat(FamilyText(family), ", ", iif);
   const std::string place = absl::StrCat("chain ", chain.name, " of table ", chain.table);
   if (reach.after) {
+    const bool moved = reach.rule != nullptr;
     const std::string mark = MarkMaskText(target);
     const uint32_t mask = target.policy.mark_mask;
     return About(
         index, where,
-        absl::StrCat("The target's rule takes the packets, but behind it ", place, " drops them."),
+        absl::StrCat("The target's rule takes the packets, but behind it ", place,
+                     moved ? " changes their destination." : " drops them."),
         InsertRule(at, absl::StrCat("-m mark --mark ", mark, " -j ACCEPT"),
                    absl::StrCat("meta mark and ", mask, " == ", MarkOf(target) & mask, " accept")));
   }

@@ -81,10 +81,12 @@ Finding Overtaken(const Entry& entry, const PolicyRule& thief, const PolicyRule&
         "`ip rule` %u (%s) catches packets with mark %s before the rule for it (priority %u).",
         thief.priority, RuleText(thief), mark, ours.priority);
   }
-  // Nothing comes before priority 0.
-  f.fix = thief.priority > 0
+  // One that refuses whatever there is takes the answers, too; and nothing comes before priority 0.
+  const bool all = !thief.to_table && !thief.mark && !thief.from && !thief.to && thief.iif.empty();
+  f.fix = thief.priority > 0 && !all
               ? AddRuleCommand(entry, ours.table, absl::StrCat(" priority ", thief.priority - 1))
-              : absl::StrCat(IpTool(entry.family), " rule del priority 0 ", RuleText(thief));
+              : absl::StrCat(IpTool(entry.family), " rule del priority ", thief.priority, " ",
+                             RuleText(thief));
   return f;
 }
 

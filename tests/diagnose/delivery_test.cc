@@ -117,6 +117,8 @@ TEST(Delivered, RuleThatRefusesBefore) {
     Refuse(&view, Family::kIpv4, EINVAL);
     EXPECT_EQ(Ids(view), Set{"not_delivered"});
     EXPECT_NE(CauseOf(view, "not_delivered").find("`ip rule` 50"), std::string::npos);
+    EXPECT_EQ(FixOf(view, "not_delivered").substr(0, 23), "ip rule del priority 50");
+    view.rules[0].iif = "lan0";
     EXPECT_EQ(FixOf(view, "not_delivered"), "ip rule add fwmark 0x1/0x1 lookup 100 priority 49");
     view.rules[0].iif = "wan0";
     view.probes = HealthyView().probes;
@@ -226,6 +228,26 @@ TEST(Delivered, JumpsAndOtherChains) {
   EXPECT_EQ(Ids(view), Set{"not_delivered"});
   view.ruleset.chains.back().rules[0].conditions = {Numbers(Field::kMark, 1, 1)};
   EXPECT_EQ(Ids(view), Set{});
+}
+
+TEST(Delivered, DestinationChanged) {
+  SystemView view = Behind({});
+  ChainFacts nat{.family = NFPROTO_IPV4,
+                 .table = "nat",
+                 .name = "PREROUTING",
+                 .hook = NF_INET_PRE_ROUTING,
+                 .priority = -100,
+                 .type = "nat"};
+  nat.rules = {Rule(RuleVerdict::kNone, {Numbers(Field::kDstType, RTN_LOCAL, RTN_LOCAL)})};
+  nat.rules[0].dnat = true;
+  view.ruleset.chains.push_back(nat);
+  EXPECT_EQ(Ids(view), Set{"own_services_matched"});  // for the host's own addresses only
+  view.ruleset.chains.back().rules[0].conditions.clear();
+  EXPECT_EQ(Ids(view), (Set{"not_delivered", "own_services_matched"}));
+  EXPECT_EQ(FixOf(view, "not_delivered"),
+            "iptables -t nat -I PREROUTING -m mark --mark 0x1/0x1 -j ACCEPT");
+  view.ruleset.chains.back().priority = -160;
+  EXPECT_EQ(Ids(view), Set{"not_delivered"});
 }
 
 TEST(Delivered, InterfacesLeftOutAreNotLookedAt) {
