@@ -14,8 +14,8 @@
 namespace utproxy {
 namespace {
 
-constexpr int kMaxDepth = 16;       // as the kernel's own limit of jumps
-constexpr size_t kMaxSamples = 16;  // of a target's ports, and of its addresses
+constexpr int kMaxDepth = 16;        // as the kernel's own limit of jumps
+constexpr size_t kMaxIntervals = 8;  // of a target, each tried
 
 enum class End : uint8_t { kPass, kAccept, kDrop, kMoved, kReached };
 
@@ -126,15 +126,15 @@ std::vector<const ChainFacts*> Prerouting(const RulesetFacts& ruleset, Family fa
   return chains;
 }
 
-// Ports that stand for all of the target's; nullopt: any.
+// Ports that stand for all of the target's; nullopt: any, also where they would be too many.
 std::vector<std::optional<uint16_t>> PortSamples(const ProxyTarget& target) {
+  if (target.dports.empty() || target.dports.size() > kMaxIntervals) return {std::nullopt};
   std::vector<std::optional<uint16_t>> ports;
   for (const NumberRange& range : target.dports) {
-    for (const uint64_t port : {range.first, range.last}) {
-      if (ports.size() < kMaxSamples) ports.push_back(static_cast<uint16_t>(port));
+    for (const uint64_t port : {range.first, (range.first + range.last) / 2, range.last}) {
+      ports.push_back(static_cast<uint16_t>(port));
     }
   }
-  if (ports.empty()) ports.push_back(std::nullopt);
   return ports;
 }
 
@@ -143,11 +143,10 @@ std::vector<std::optional<Address>> AddressSamples(const std::vector<AddressInte
   std::vector<std::optional<Address>> addresses;
   for (const AddressInterval& interval : intervals) {
     if (interval.last.IsV4Mapped() != (family == Family::kIpv4)) continue;
-    for (const Address& address : {interval.first, interval.last}) {
-      if (addresses.size() < kMaxSamples) addresses.push_back(address);
-    }
+    addresses.push_back(interval.first);
+    if (interval.last != interval.first) addresses.push_back(interval.last);
   }
-  if (addresses.empty()) addresses.push_back(std::nullopt);
+  if (addresses.empty() || addresses.size() > kMaxIntervals) return {std::nullopt};
   return addresses;
 }
 
