@@ -87,35 +87,57 @@ std::string DoctorSource::OptionsText() const {
   return text;
 }
 
-absl::StatusOr<SystemView> DoctorSource::Load() const {
+absl::StatusOr<SystemView> DoctorSource::Load() {
+  last_seen_ = FindDaemons();
+  ASSIGN_OR_RETURN(SystemView view, LoadWith(last_seen_));
+  if (!control_.empty()) RETURN_IF_ERROR(AskForStats(control_, &view));
+  return view;
+}
+
+absl::StatusOr<SystemView> DoctorSource::LoadAgain() {
+  std::vector<RunningDaemon> daemons = FindDaemons();
+  if (!daemons.empty()) last_seen_ = std::move(daemons);
+  ASSIGN_OR_RETURN(SystemView view, LoadWith(last_seen_));
+  if (!control_.empty()) (void)AskForStats(control_, &view);
+  return view;
+}
+
+absl::StatusOr<SystemView> DoctorSource::LoadWith(const std::vector<RunningDaemon>& daemons) const {
   std::vector<ProxyTarget> asked;
-  std::string control = control_;
   if (target_given()) {
     asked.push_back(ProxyTargetOf(target_.target, OptionsText()));
     if (!target_.mark_given()) asked.back().mark_set = false;
-  }
-  for (RunningDaemon& daemon : FindDaemons()) {
-    if (control.empty()) control = daemon.control;
-    if (!target_given()) asked.push_back(std::move(daemon.target));
+  } else {
+    for (const RunningDaemon& daemon : daemons) asked.push_back(daemon.target);
   }
   ASSIGN_OR_RETURN(SystemView view, LoadSystemView(asked, target_given()));
   if (!view.ruleset_read && view.targets.empty()) {
     return WithRemedy(absl::PermissionDeniedError("read the ruleset: Operation not permitted"),
                       "Run it as root, or name a target with --on-port and --tproxy-mark.");
   }
-  if (!control.empty()) {
-    Json stats;
-    const absl::Status asked_daemon = AskDaemon(
-        control, {{"command", "stats"}}, [&](const Json& json) { stats = json; }, kBeginNs);
-    if (absl::IsDeadlineExceeded(asked_daemon)) {
-      // All else can be looked at, and is what the asker may need.
-      view.daemon_silence = std::string(asked_daemon.message());
-    } else if (!asked_daemon.ok() && !control_.empty()) {
-      return asked_daemon;
-    }
-    if (stats.is_object()) view.daemon = DaemonFactsOf(stats);
+  for (const RunningDaemon& daemon : daemons) {
+    if (control_.empty() || daemon.control == control_) view.silent_pid = daemon.pid;
+    if (view.silent_pid != 0) break;
+  }
+  // Where none is named, one that can't be asked goes without.
+  if (control_.empty() && !daemons.empty()) {
+    (void)AskForStats(daemons.front().control, &view);
   }
   return view;
+}
+
+// One that runs and gives no answer is told in the view.
+absl::Status DoctorSource::AskForStats(const std::string& control, SystemView* view) const {
+  Json stats;
+  const absl::Status asked = AskDaemon(
+      control, {{"command", "stats"}}, [&](const Json& json) { stats = json; }, kBeginNs);
+  if (absl::IsDeadlineExceeded(asked)) {
+    // All else can be looked at, and is what the asker may need.
+    view->daemon_silence = std::string(asked.message());
+    return absl::OkStatus();
+  }
+  if (stats.is_object()) view->daemon = DaemonFactsOf(stats);
+  return asked;
 }
 
 std::vector<RunningDaemon> DoctorSource::FindDaemons() {
@@ -124,7 +146,9 @@ std::vector<RunningDaemon> DoctorSource::FindDaemons() {
   LoadQueues(&readers);
   for (const auto& [pid, process] : readers.processes) {
     std::optional<RunningDaemon> daemon = DaemonOf(process.command_line);
-    if (daemon) daemons.push_back(std::move(*daemon));
+    if (!daemon) continue;
+    daemon->pid = pid;
+    daemons.push_back(std::move(*daemon));
   }
   return daemons;
 }

@@ -19,6 +19,7 @@ namespace utproxy::tools {
 struct RunningDaemon {
   ProxyTarget target;
   std::string control;
+  int pid = 0;  // where known
 };
 std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_line);
 
@@ -30,19 +31,25 @@ class DoctorSource {
   void AddWords(OptionTable& options);
   absl::Status Finish();
 
-  // The system as it is now. Can be called again.
-  absl::StatusOr<SystemView> Load() const;
+  // The system as it is now. A utproxy that is named by --control and not there is an error.
+  absl::StatusOr<SystemView> Load();
+  // The system once more, for comparison: a utproxy that has gone meanwhile is no error, and its
+  // target stays.
+  absl::StatusOr<SystemView> LoadAgain();
   // The socket of the utproxy that is named or, else, runs; the usual one where neither is.
   std::string ControlPath() const;
 
  private:
   // Running daemons that read a queue here.
   static std::vector<RunningDaemon> FindDaemons();
+  absl::Status AskForStats(const std::string& control, SystemView* view) const;
+  absl::StatusOr<SystemView> LoadWith(const std::vector<RunningDaemon>& daemons) const;
   bool target_given() const;
   std::string OptionsText() const;
 
   TargetOptions target_;
   std::string control_;
+  std::vector<RunningDaemon> last_seen_;
 };
 
 // {"ok": ..., "findings": [...]}.

@@ -88,11 +88,6 @@ std::string FindingText(const Finding& finding, size_t width, bool color) {
 
 std::string DoctorText(const SystemView& view, const Findings& findings, size_t width, bool color) {
   std::string text;
-  if (view.targets.empty()) {
-    absl::StrAppend(&text, Wrap("Nothing to look at: the ruleset has no TPROXY, tproxy or queue "
-                                "rule in a prerouting chain, and no target was given.",
-                                width, 0));
-  }
   for (const ProxyTarget& target : view.targets) {
     absl::StrAppend(&text, Wrap(TargetText(target), width, 0));
   }

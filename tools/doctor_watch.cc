@@ -22,6 +22,8 @@
 namespace utproxy::tools {
 namespace {
 
+constexpr int kMaxFailures = 10;  // one after the other
+
 bool Same(const Finding& a, const Finding& b) {
   return a.id == b.id && a.where == b.where && a.severity == b.severity && a.fix == b.fix;
 }
@@ -89,6 +91,16 @@ void CompareQueues(const SystemView& before, const SystemView& now,
   }
 }
 
+void CompareDaemons(const SystemView& before, const SystemView& now,
+                    std::vector<DoctorChange>* changes) {
+  const bool was = before.daemon.has_value() || !before.daemon_silence.empty();
+  const bool is = now.daemon.has_value() || !now.daemon_silence.empty();
+  if (was == is) return;
+  changes->push_back(is ? Event("daemon_back", "utproxy", "A utproxy runs and answers.")
+                        : Event("daemon_gone", "utproxy",
+                                "The utproxy that was asked is gone, or can't be asked."));
+}
+
 std::string Now() {
   return absl::FormatTime("%Y-%m-%dT%H:%M:%E3S%Ez", absl::Now(), absl::LocalTimeZone());
 }
@@ -103,7 +115,7 @@ void Write(const DoctorChange& change, bool json, Environment& env) {
     }
     env.out << JsonLine(line) << "\n";
   } else {
-    const bool good = change.event == "mended";
+    const bool good = change.event == "mended" || change.event == "daemon_back";
     env.out << time << " "
             << Paint(change.event, good ? Color::kGood : Color::kWarning, env.color()) << "\n"
             << FindingText(change.finding, env.width, env.color());
@@ -160,15 +172,22 @@ std::vector<DoctorChange> CompareViews(const SystemView& before, const Findings&
   }
   CompareListeners(before, now, &changes);
   CompareQueues(before, now, &changes);
+  CompareDaemons(before, now, &changes);
   return changes;
 }
 
-absl::Status WatchDoctor(const DoctorSource& source, SystemView view, Findings findings, bool json,
+absl::Status WatchDoctor(DoctorSource& source, SystemView view, Findings findings, bool json,
                          Environment& env) {
   ASSIGN_OR_RETURN(std::vector<NetlinkSocket> events, OpenEvents());
+  int failures = 0;
   while (env.out.good()) {
     WaitForChange(&events);
-    ASSIGN_OR_RETURN(SystemView now, source.Load());
+    absl::StatusOr<SystemView> loaded = source.LoadAgain();
+    // A dump can fail while the very thing it lists changes.
+    if (!loaded.ok() && ++failures < kMaxFailures) continue;
+    RETURN_IF_ERROR(loaded.status());
+    failures = 0;
+    SystemView now = std::move(*loaded);
     Findings found = Diagnose(now);
     for (const Finding& old : findings) {
       // What was seen to be removed stays so named until it is back.

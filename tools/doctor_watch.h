@@ -15,7 +15,8 @@ namespace utproxy::tools {
 
 // Something that became different between two looks.
 struct DoctorChange {
-  // "appeared" and "mended" with a finding; "listener_restarted" and "queue_dropping" with words.
+  // "appeared" and "mended" with a finding; "listener_restarted", "queue_dropping", "daemon_gone"
+  // and "daemon_back" with words.
   std::string event;
   Finding finding;
 };
@@ -26,8 +27,9 @@ std::vector<DoctorChange> CompareViews(const SystemView& before, const Findings&
                                        const SystemView& now, Findings* findings);
 
 // Looks again whenever rules, routes or the ruleset change, and each second; writes what changed.
-// Returns when the output is closed, or with an error.
-absl::Status WatchDoctor(const DoctorSource& source, SystemView view, Findings findings, bool json,
+// A utproxy that ends is told and waited for. Returns when the output is closed, or with an error
+// that stays.
+absl::Status WatchDoctor(DoctorSource& source, SystemView view, Findings findings, bool json,
                          Environment& env);
 
 }  // namespace utproxy::tools

@@ -131,7 +131,7 @@ class ReportCommand : public Command {
   }
 
  private:
-  absl::StatusOr<std::vector<File>> Collect() const {
+  absl::StatusOr<std::vector<File>> Collect() {
     std::vector<File> files = {{"version", VersionText()}};
     ASSIGN_OR_RETURN(const SystemView view, source_.Load());
     const Findings findings = Diagnose(view);

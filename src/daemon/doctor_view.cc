@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/status.h"
+#include "diagnose/chain_reach.h"
 #include "diagnose/chain_walk.h"
 #include "diagnose/checks.h"
 #include "diagnose/proc_reader.h"
@@ -60,20 +61,36 @@ Address NeighbourOf(const Address& own, Family family) {
   return Address::FromIpv4(v4);
 }
 
+// Senders to ask about. Not likely ones are those of networks behind other interfaces' gateways:
+// their packets come in here where the way there and the way back differ.
+struct Sender {
+  Address address;
+  bool likely = true;
+};
+std::vector<Sender> SendersOf(const SystemView& view, const Entry& entry) {
+  std::vector<Sender> senders = {
+      {NeighbourOf(entry.iif.Primary(entry.family).value_or(Address()), entry.family)}};
+  for (const Cidr& cidr : entry.target.sources) {
+    if (cidr.family == entry.family) senders.push_back({NeighbourOf(cidr.address, cidr.family)});
+  }
+  const bool strict = std::max(view.rp_filter_all, entry.iif.rp_filter) == 1;
+  for (const GatewayRoute& route : view.gateway_routes) {
+    if (strict && route.to.family == entry.family && route.oif != entry.iif.index) {
+      senders.push_back({NeighbourOf(route.to.address, route.to.family), false});
+    }
+  }
+  return senders;
+}
+
 absl::Status LoadProbes(NetlinkSocket* route, SystemView* view) {
   absl::Status status;
   std::vector<ProbeFacts> probes;
   ForEachEntry(*view, [&](const Entry& entry) {
-    std::vector<Address> sources = {
-        NeighbourOf(entry.iif.Primary(entry.family).value_or(Address()), entry.family)};
-    for (const Cidr& cidr : entry.target.sources) {
-      if (cidr.family == entry.family) sources.push_back(NeighbourOf(cidr.address, cidr.family));
-    }
-    for (const Address& source : sources) {
-      Packet packet{.src = source,
-                    .dst = SampleDestination(entry.family),
+    for (const Sender& sender : SendersOf(*view, entry)) {
+      Packet packet{.src = sender.address,
+                    .dst = SampleDestination(entry.target, entry.family),
                     .sport = 40000,
-                    .dport = uint16_t{80},
+                    .dport = SamplePort(entry.target),
                     .family = entry.family,
                     .protocol = entry.target.tcp ? uint8_t{IPPROTO_TCP} : uint8_t{IPPROTO_UDP},
                     .tcp_flags = kTcpSyn,
@@ -88,9 +105,11 @@ absl::Status LoadProbes(NetlinkSocket* route, SystemView* view) {
       probes.push_back({.target = entry.index,
                         .family = entry.family,
                         .iif = entry.iif.name,
-                        .src = source,
+                        .src = sender.address,
                         .dst = packet.dst,
+                        .ip_proto = packet.protocol,
                         .mark = packet.mark,
+                        .likely = sender.likely,
                         .answer = *answer});
     }
   });
@@ -178,7 +197,12 @@ absl::Status LoadRoutingAndRuleset(NetlinkSocket* route, SystemView* view, absl:
   ASSIGN_OR_RETURN(NetlinkSocket nft, NetlinkSocket::Open(NETLINK_NETFILTER));
   absl::StatusOr<RulesetFacts> facts = ReadRuleset(&nft);
   view->ruleset_read = facts.ok();
-  if (facts.ok()) view->ruleset = std::move(*facts);
+  if (facts.ok()) {
+    view->ruleset = std::move(*facts);
+    std::map<uint64_t, std::string> names;
+    for (const InterfaceFacts& each : view->interfaces) names[each.index] = each.name;
+    NameInterfaces(names, &view->ruleset);
+  }
   *ruleset = facts.status();
   return absl::OkStatus();
 }
@@ -193,6 +217,7 @@ absl::StatusOr<SystemView> LoadSystemView(const std::vector<ProxyTarget>& asked,
   LoadQueues(&view);
   LoadFeatures(&view);
   view.targets = JoinTargets(FindTargets(view.ruleset), asked, only_asked);
+  FollowTargets(&view);
   RETURN_IF_ERROR(LoadProbes(&route, &view));
   return view;
 }

@@ -20,6 +20,7 @@
 #include "base/status.h"
 #include "daemon/doctor_view.h"
 #include "diagnose/chain_walk.h"
+#include "diagnose/marked_route.h"
 #include "diagnose/proc_reader.h"
 #include "diagnose/routing_reader.h"
 #include "diagnose/ruleset_reader.h"
@@ -83,12 +84,16 @@ std::string ExplainContext::RouteSentences(const Packet& packet, uint32_t mark,
     if (each.index == packet.iif) iif = &each;
   }
   if (route.kind != RouteAnswer::Kind::kRefused) {
+    const RoutedPacket routed{.family = packet.family,
+                              .mark = mark,
+                              .iif = iif != nullptr ? iif->name : "",
+                              .src = packet.src,
+                              .dst = packet.dst,
+                              .ip_proto = packet.protocol};
     for (const PolicyRule& rule : view_.rules) {
-      const bool fits = rule.family == packet.family && rule.to_table && !rule.inverted &&
-                        !rule.narrowed && rule.table == route.table &&
-                        (rule.iif.empty() || (iif != nullptr && rule.iif == iif->name)) &&
-                        (!rule.mark || ((mark ^ *rule.mark) & *rule.mask) == 0);
-      if (!fits) continue;
+      if (rule.table != route.table || !rule.to_table || FitsPacket(rule, routed) != Fit::kYes) {
+        continue;
+      }
       text = " " + RuleText(rule);
       break;
     }

@@ -18,6 +18,10 @@ void CheckSrcValidMark(const SystemView& view, Findings* findings);
 void CheckRpFilter(const SystemView& view, Findings* findings);
 void CheckIpv6(const SystemView& view, Findings* findings);
 
+// Whatever else keeps a packet from its listener. Looks at what the others found, and comes last:
+// checks_delivery.cc.
+void CheckDelivered(const SystemView& view, Findings* findings);
+
 // Who listens, and how: checks_listener.cc, checks_process.cc.
 void CheckListener(const SystemView& view, Findings* findings);
 void CheckTransparent(const SystemView& view, Findings* findings);
@@ -32,12 +36,14 @@ void CheckBridge(const SystemView& view, Findings* findings);
 void CheckOwnTraffic(const SystemView& view, Findings* findings);
 void CheckInputPolicy(const SystemView& view, Findings* findings);
 void CheckOwnServices(const SystemView& view, Findings* findings);
+void CheckForwardedPorts(const SystemView& view, Findings* findings);  // checks_nat.cc
 void CheckSocketMatch(const SystemView& view, Findings* findings);
 void CheckFlowOffload(const SystemView& view, Findings* findings);
 
 // Queues, tables of the kernel's, features: checks_kernel.cc.
 void CheckFragments(const SystemView& view, Findings* findings);
 void CheckQueueUnbound(const SystemView& view, Findings* findings);
+void CheckDaemonSilent(const SystemView& view, Findings* findings);
 void CheckQueueOverflow(const SystemView& view, Findings* findings);
 void CheckReloadLoss(const SystemView& view, Findings* findings);
 void CheckConntrack(const SystemView& view, Findings* findings);
@@ -54,8 +60,10 @@ void ForEachEntry(const SystemView& view, absl::FunctionRef<void(const Entry&)> 
 
 const char* FamilyText(Family family);  // "IPv4"
 std::string WhereText(const Entry& entry);
-// 203.0.113.x, 2001:db8::x: what a target's packets might ask for, none of the host's own.
-Address SampleDestination(Family family);
+// What a target's packets might ask for: an address of its rule's, else 203.0.113.x, 2001:db8::x,
+// none of the host's own. Port 80 where it names none.
+Address SampleDestination(const ProxyTarget& target, Family family);
+uint16_t SamplePort(const ProxyTarget& target);
 uint32_t MarkOf(const ProxyTarget& target);  // of a packet that hit, having come without one
 std::string MarkMaskText(const ProxyTarget& target);  // "0x1/0x1", as for `ip rule`
 

@@ -48,10 +48,8 @@ void NoteUntracked(const SystemView& view, Findings* findings) {
                                .iif = entry.iif.name,
                                .proto = entry.target.tcp ? Proto::kTcp : Proto::kUdp,
                                .src = std::nullopt,
-                               .dst = SampleDestination(entry.family),
-                               .dport = entry.target.dports.empty()
-                                            ? uint16_t{80}
-                                            : static_cast<uint16_t>(entry.target.dports[0].first),
+                               .dst = SampleDestination(entry.target, entry.family),
+                               .dport = SamplePort(entry.target),
                                .mark = 0};
     for (const ChainFacts& chain : view.ruleset.chains) {
       if (chain.hook != NF_INET_PRE_ROUTING || !SeesFamily(chain.family, entry.family)) continue;
@@ -69,26 +67,6 @@ void NoteUntracked(const SystemView& view, Findings* findings) {
       }
     }
   });
-}
-
-// Starts the queue's reader again as it was started, with more room.
-std::string RestartWithRoom(const SystemView& view, const QueueFacts& queue) {
-  const auto it = view.processes.find(static_cast<int>(queue.port_id));
-  if (it == view.processes.end() || it->second.command_line.empty()) {
-    return "utproxy run --queue-maxlen 65536";
-  }
-  std::vector<std::string> words;
-  const std::vector<std::string>& old = it->second.command_line;
-  for (size_t i = 0; i < old.size(); ++i) {
-    if (old[i] == "--queue-maxlen" || old[i] == "--rcvbuf") {
-      ++i;
-    } else {
-      words.push_back(ShellWord(old[i]));
-    }
-  }
-  const int pid = it->first;
-  return absl::StrCat("kill ", pid, "; while [ -e /proc/", pid, "/exe ]; do sleep 0.1; done; ",
-                      absl::StrJoin(words, " "), " --queue-maxlen 65536");
 }
 
 struct Feature {
@@ -109,7 +87,8 @@ constexpr std::array kFeatures = {
 }  // namespace
 
 void CheckQueueUnbound(const SystemView& view, Findings* findings) {
-  for (const ProxyTarget& target : view.targets) {
+  for (size_t i = 0; i < view.targets.size(); ++i) {
+    const ProxyTarget& target = view.targets[i];
     if (target.kind != ProxyTarget::Kind::kQueue) continue;
     std::vector<uint32_t> unread;
     for (uint32_t n = target.queue_first; n <= target.queue_last; ++n) {
@@ -118,6 +97,7 @@ void CheckQueueUnbound(const SystemView& view, Findings* findings) {
     if (unread.empty()) continue;
     Finding f;
     f.id = "queue_unbound";
+    f.target = i;
     f.where = QueuesText(target);
     f.cause = absl::StrCat(
         "A rule sends packets to queue ", unread[0],
@@ -126,6 +106,32 @@ void CheckQueueUnbound(const SystemView& view, Findings* findings) {
     f.fix = RunCommand(target);
     findings->push_back(std::move(f));
   }
+}
+
+void CheckDaemonSilent(const SystemView& view, Findings* findings) {
+  if (view.daemon_silence.empty()) return;
+  Finding f;
+  f.id = "daemon_silent";
+  f.target = view.targets.size();  // of none
+  f.where = view.silent_pid != 0 ? absl::StrCat("utproxy, pid ", view.silent_pid) : "utproxy";
+  const auto process = view.processes.find(view.silent_pid);
+  const bool stopped = process != view.processes.end() && process->second.stopped;
+  f.cause = absl::StrCat("A utproxy runs but gives no answer (", view.daemon_silence, "): it is ",
+                         stopped ? "stopped" : "stopped or stuck",
+                         ", and what its queues hold waits with it, until they are full and drop.");
+  if (stopped) {
+    f.fix = absl::StrCat("kill -CONT ", view.silent_pid);
+  } else if (process != view.processes.end()) {
+    // SIGKILL, since one that is stuck does not heed SIGTERM; its table goes with it.
+    f.fix = absl::StrCat("kill -KILL ", view.silent_pid, "; ",
+                         absl::StrJoin(process->second.command_line, " ",
+                                       [](std::string* out, const std::string& word) {
+                                         absl::StrAppend(out, ShellWord(word));
+                                       }));
+  } else {
+    f.fix = "utproxy stats";
+  }
+  findings->push_back(std::move(f));
 }
 
 void CheckQueueOverflow(const SystemView& view, Findings* findings) {
@@ -144,7 +150,9 @@ void CheckQueueOverflow(const SystemView& view, Findings* findings) {
     f.cause = absl::StrCat("Of ", queue.packets + lost, " packets ", queue.dropped,
                            " were dropped since the queue was full and ", queue.user_dropped,
                            " since the reader's socket buffer was; ", queue.depth, " wait now.");
-    f.fix = RestartWithRoom(view, queue);
+    const ProxyTarget reader{.queue_first = queue.number, .queue_last = queue.number};
+    f.fix = RestartDaemon(view, reader, {{"--rcvbuf", ""}, {"--queue-maxlen", "65536"}});
+    if (f.fix.empty()) f.fix = "utproxy run --queue-maxlen 65536";
     findings->push_back(std::move(f));
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Who listens where a target looks for a listener.
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
 #include <netinet/in.h>
 
 #include <algorithm>
@@ -80,12 +81,19 @@ std::string PlaceText(const Place& place) {
   return absl::StrCat(ProtoName(place.proto), " port ", place.port);
 }
 
-// A target for both protocols whose proxy serves one of them is incomplete, not broken.
-Severity SeverityFor(const SystemView& view, const Place& place) {
-  if (!place.entry.target.tcp || !place.entry.target.udp) return Severity::kError;
+bool OtherIsServed(const SystemView& view, const Place& place) {
+  if (!place.entry.target.tcp || !place.entry.target.udp) return false;
   Place other = place;
   other.proto = place.proto == Proto::kTcp ? Proto::kUdp : Proto::kTcp;
-  return Look(view, other).state == State::kGood ? Severity::kWarning : Severity::kError;
+  return Look(view, other).state == State::kGood;
+}
+
+// A target for both protocols whose proxy serves one of them is broken for the other one where a
+// rule sends that there; else, or where misses pass, incomplete.
+Severity SeverityFor(const SystemView& view, const Place& place) {
+  const ProxyTarget& target = place.entry.target;
+  const bool lost = !target.rules.empty() && target.policy.on_miss == OnMiss::kDrop;
+  return OtherIsServed(view, place) && !lost ? Severity::kWarning : Severity::kError;
 }
 
 // Another port where somebody listens the way a transparent proxy does.
@@ -116,14 +124,39 @@ std::string OwnerText(const SocketFacts& s) {
   return absl::StrCat(s.comm, " (pid ", s.pid, ")");
 }
 
+// Has the target leave the protocol alone that its proxy does not serve.
+std::string LeaveProtocol(const SystemView& view, const Place& place, const RuleRef& rule) {
+  const ProxyTarget& target = place.entry.target;
+  if (rule.owned) {
+    const char* other = place.proto == Proto::kTcp ? "udp" : "tcp";
+    const std::string restart = RestartDaemon(view, target, {{"--proto", other}});
+    if (!restart.empty()) return restart;
+  }
+  const char* proto = ProtoName(place.proto);
+  const RuleRef chain{rule.family, rule.table, rule.chain, 0, false};
+  const auto& iifs = target.iifs;
+  const std::string iif = iifs.size() == 1 ? iifs[0] : "";
+  // iptables writes "lan+" for "lan*".
+  const std::string xt_iif = absl::StrReplaceAll(iif, {{"*", "+"}});
+  return InsertRule(chain,
+                    absl::StrCat(iif.empty() ? "" : absl::StrCat("-i ", ShellWord(xt_iif), " "),
+                                 "-p ", proto, " -j RETURN"),
+                    absl::StrCat(iif.empty() ? "" : absl::StrCat("iifname ", ShellWord(iif), " "),
+                                 "meta l4proto ", proto, " return"));
+}
+
 std::string NoListenerFix(const SystemView& view, const Place& place) {
   const ProxyTarget& target = place.entry.target;
-  if (const SocketFacts* other = Alternative(view, place)) {
-    return MoveTarget(target, place.entry.family, "", other->socket.local_port);
+  const bool half = OtherIsServed(view, place);
+  const SocketFacts* other = half ? nullptr : Alternative(view, place);
+  if (other != nullptr) {
+    return MoveTarget(view, target, place.entry.family, "", other->socket.local_port);
   }
   // Nobody to lead to: until the proxy is back, let traffic pass.
   for (const RuleRef& rule : target.rules) {
-    if (SeesFamily(rule.family, place.entry.family) && !rule.owned) return DeleteRule(rule);
+    if (!SeesFamily(rule.family, place.entry.family)) continue;
+    if (half) return LeaveProtocol(view, place, rule);
+    if (!rule.owned) return DeleteRule(rule);
   }
   return "utproxy ruleset remove";
 }
@@ -183,7 +216,7 @@ void CheckListenerAddress(const SystemView& view, Findings* findings) {
     f.cause = absl::StrCat(OwnerText(*found.socket), " listens on ", at, " ", PlaceText(place),
                            ", but the rule looks for it at ", place.laddr.ToString(family),
                            told ? ", its --on-ip." : ", the interface's primary address.");
-    f.fix = MoveTarget(place.entry.target, family, at, place.port);
+    f.fix = MoveTarget(view, place.entry.target, family, at, place.port);
     findings->push_back(std::move(f));
   });
 }

@@ -159,10 +159,8 @@ void CheckLoop(const SystemView& view, Findings* findings) {
                            .iif = std::nullopt,
                            .proto = Proto::kTcp,
                            .src = std::nullopt,
-                           .dst = SampleDestination(family),
-                           .dport = target.dports.empty()
-                                        ? uint16_t{80}
-                                        : static_cast<uint16_t>(target.dports[0].first),
+                           .dst = SampleDestination(target, family),
+                           .dport = SamplePort(target),
                            .mark = so_mark,
                            .dst_type = uint8_t{1},
                            .ct_state = uint32_t{8},

@@ -2,97 +2,17 @@
 // Where routing leads the packets that a target has marked.
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
+#include <linux/fib_rules.h>
 #include <linux/rtnetlink.h>
 
 #include <algorithm>
-#include <cerrno>
 
 #include "diagnose/checks.h"
 #include "diagnose/fixes.h"
+#include "diagnose/marked_route.h"
 
 namespace utproxy {
 namespace {
-
-constexpr uint32_t kLoopbackIndex = 1;  // in every network namespace
-
-bool HasLocalDefault(const SystemView& view, Family family, uint32_t table) {
-  return std::any_of(view.routes.begin(), view.routes.end(), [&](const RouteFacts& r) {
-    return r.family == family && r.table == table && r.type == RTN_LOCAL && r.oif == kLoopbackIndex;
-  });
-}
-
-bool HasDefault(const SystemView& view, Family family, uint32_t table) {
-  return std::any_of(view.routes.begin(), view.routes.end(),
-                     [&](const RouteFacts& r) { return r.family == family && r.table == table; });
-}
-
-// What is found out about one entry's way to the local sockets.
-struct Delivery {
-  const RouteAnswer* probe = nullptr;
-  std::vector<const PolicyRule*> marked;  // fwmark rules that fit, by priority
-  const PolicyRule* ours = nullptr;       // the first of them that delivers
-  const PolicyRule* thief = nullptr;      // a rule before it that leads elsewhere
-  bool delivered() const {
-    return probe != nullptr &&
-           (probe->kind == RouteAnswer::Kind::kLocal || probe->kind == RouteAnswer::Kind::kMany);
-  }
-  bool martian() const {
-    return probe != nullptr && probe->kind == RouteAnswer::Kind::kRefused &&
-           (probe->error == EINVAL || probe->error == EXDEV);
-  }
-};
-
-bool FitsMark(const PolicyRule& rule, uint32_t mark) {
-  return rule.mark && ((mark ^ *rule.mark) & *rule.mask) == 0;
-}
-
-Delivery Inspect(const SystemView& view, const Entry& entry) {
-  Delivery d;
-  for (const ProbeFacts& probe : view.probes) {
-    if (probe.target == entry.index && probe.family == entry.family &&
-        probe.iif == entry.iif.name && probe.mark == MarkOf(entry.target)) {
-      d.probe = &probe.answer;
-      break;
-    }
-  }
-  for (const PolicyRule& rule : view.rules) {
-    const bool iif = rule.iif.empty() || rule.iif == entry.iif.name;
-    if (rule.family != entry.family || !rule.to_table || rule.inverted || !iif) continue;
-    const bool marked = FitsMark(rule, MarkOf(entry.target));
-    if (marked) d.marked.push_back(&rule);
-    if (d.ours != nullptr || rule.narrowed || (rule.mark && !marked)) continue;
-    if (marked && HasLocalDefault(view, entry.family, rule.table)) {
-      d.ours = &rule;
-    } else if (d.thief == nullptr && HasDefault(view, entry.family, rule.table)) {
-      d.thief = &rule;
-    }
-  }
-  return d;
-}
-
-// Where the mark is not known, nothing is told about its way.
-void ForEachMarked(const SystemView& view, absl::FunctionRef<void(const Entry&)> fn) {
-  ForEachEntry(view, [&](const Entry& entry) {
-    if (entry.target.policy_known && entry.target.mark_set) fn(entry);
-  });
-}
-
-// A table that has the local route already, so that only the rule is missing.
-uint32_t DeliveryTable(const SystemView& view, const Entry& entry) {
-  if (HasLocalDefault(view, entry.family, entry.target.table)) return entry.target.table;
-  for (const RouteFacts& r : view.routes) {
-    if (r.family == entry.family && r.table < 253 && r.type == RTN_LOCAL &&
-        r.oif == kLoopbackIndex) {
-      return r.table;
-    }
-  }
-  return entry.target.table;
-}
-
-std::string AddRule(const Entry& entry, uint32_t table, const char* more = "") {
-  return absl::StrCat(IpTool(entry.family), " rule add fwmark ", MarkMaskText(entry.target),
-                      " lookup ", table, more);
-}
 
 // Sockets of proxied connections, at addresses that are not the host's: it has worked before.
 size_t ProxiedConnections(const SystemView& view, const Entry& entry) {
@@ -120,12 +40,53 @@ bool NetworkManagerRuns(const SystemView& view) {
                      [](const auto& p) { return p.second.comm.rfind("systemd-network", 0) == 0; });
 }
 
-Finding At(const Entry& entry, const char* id) {
-  Finding f;
-  f.id = id;
-  f.where = WhereText(entry);
-  f.family = entry.family;
-  f.target = entry.index;
+// "fwmark 0x1/0xff lookup main", "from 10.0.0.0/8 blackhole": a rule as `ip rule` shows it.
+std::string RuleText(const PolicyRule& rule) {
+  std::string text;
+  if (rule.inverted) absl::StrAppend(&text, "not ");
+  if (rule.from && rule.from->prefix_len > 0) {
+    absl::StrAppend(&text, "from ", CidrToString(*rule.from), " ");
+  }
+  if (rule.to && rule.to->prefix_len > 0) {
+    absl::StrAppend(&text, "to ", CidrToString(*rule.to), " ");
+  }
+  if (rule.mark) absl::StrAppendFormat(&text, "fwmark 0x%x/0x%x ", *rule.mark, *rule.mask);
+  if (!rule.iif.empty()) absl::StrAppend(&text, "iif ", rule.iif, " ");
+  if (rule.to_table) {
+    const std::string table = rule.table == RT_TABLE_MAIN ? "main" : absl::StrCat(rule.table);
+    return absl::StrCat(text, "lookup ", table);
+  }
+  return text + (rule.action == FR_ACT_BLACKHOLE     ? "blackhole"
+                 : rule.action == FR_ACT_UNREACHABLE ? "unreachable"
+                                                     : "prohibit");
+}
+
+// A rule that comes before the one that delivers takes the packets.
+Finding Overtaken(const Entry& entry, const PolicyRule& thief, const PolicyRule& ours) {
+  Finding f = FindingAt(entry, thief.mark || thief.to_table ? "mark_overlap" : "not_delivered");
+  const std::string mark = MarkMaskText(entry.target);
+  if (thief.mark) {
+    f.cause = absl::StrFormat(
+        "Packets with mark %s also fit the rule with priority %u (%s), which comes before the one "
+        "that delivers them (priority %u) and %s.",
+        mark, thief.priority, RuleText(thief), ours.priority,
+        thief.to_table ? "leads elsewhere" : "refuses them");
+  } else if (thief.to_table) {
+    f.cause = absl::StrFormat(
+        "The rule for mark %s (priority %u, lookup %u) is looked at after the one with priority %u "
+        "(%s), which already has a route for such packets, so they are not delivered.",
+        mark, ours.priority, ours.table, thief.priority, RuleText(thief));
+  } else {
+    f.cause = absl::StrFormat(
+        "`ip rule` %u (%s) catches packets with mark %s before the rule for it (priority %u).",
+        thief.priority, RuleText(thief), mark, ours.priority);
+  }
+  // One that refuses whatever there is takes the answers, too; and nothing comes before priority 0.
+  const bool all = !thief.to_table && !thief.mark && !thief.from && !thief.to && thief.iif.empty();
+  f.fix = thief.priority > 0 && !all
+              ? AddRuleCommand(entry, ours.table, absl::StrCat(" priority ", thief.priority - 1))
+              : absl::StrCat(IpTool(entry.family), " rule del priority ", thief.priority, " ",
+                             RuleText(thief));
   return f;
 }
 
@@ -135,10 +96,10 @@ void CheckFwmarkRule(const SystemView& view, Findings* findings) {
   ForEachMarked(view, [&](const Entry& entry) {
     const Delivery d = Inspect(view, entry);
     if (d.delivered() || !d.marked.empty() || WasThere(view, entry)) return;
-    Finding f = At(entry, "no_fwmark_rule");
+    Finding f = FindingAt(entry, "no_fwmark_rule");
     f.cause = absl::StrCat("No policy rule leads packets with mark ", MarkMaskText(entry.target),
                            " to a table of their own, so they are forwarded instead of delivered.");
-    f.fix = AddRule(entry, DeliveryTable(view, entry));
+    f.fix = AddRuleCommand(entry, DeliveryTable(view, entry));
     findings->push_back(std::move(f));
   });
 }
@@ -147,7 +108,7 @@ void CheckRuleRemoved(const SystemView& view, Findings* findings) {
   ForEachMarked(view, [&](const Entry& entry) {
     const Delivery d = Inspect(view, entry);
     if (d.delivered() || !d.marked.empty() || !WasThere(view, entry)) return;
-    Finding f = At(entry, "rule_removed");
+    Finding f = FindingAt(entry, "rule_removed");
     const size_t connections = ProxiedConnections(view, entry);
     f.cause = absl::StrCat(
         "The policy rule for mark ", MarkMaskText(entry.target), " is gone, but it was there: ",
@@ -159,7 +120,8 @@ void CheckRuleRemoved(const SystemView& view, Findings* findings) {
               "set ManageForeignRoutingPolicyRules=no in networkd.conf."
             : ", such as a network manager that removes rules it does not know.");
     const bool own = OwnTableIsThere(view, entry);
-    f.fix = AddRule(entry, DeliveryTable(view, entry), own ? " priority 117 protocol 117" : "");
+    f.fix =
+        AddRuleCommand(entry, DeliveryTable(view, entry), own ? " priority 117 protocol 117" : "");
     findings->push_back(std::move(f));
   });
 }
@@ -179,7 +141,7 @@ void CheckLocalRoute(const SystemView& view, Findings* findings) {
       });
       table = (exact != d.marked.end() ? *exact : d.marked.front())->table;
     }
-    Finding f = At(entry, "no_local_route");
+    Finding f = FindingAt(entry, "no_local_route");
     f.cause =
         absl::StrCat("Table ", table, ", where packets with mark ", MarkMaskText(entry.target),
                      " are looked up, has no local default route, so they are not delivered "
@@ -195,15 +157,7 @@ void CheckMarkOverlap(const SystemView& view, Findings* findings) {
     const Delivery d = Inspect(view, entry);
     if (d.ours == nullptr) return;
     if (d.thief != nullptr && !d.delivered()) {
-      const uint32_t before = d.thief->priority > 0 ? d.thief->priority - 1 : 0;
-      Finding f = At(entry, "mark_overlap");
-      f.cause = absl::StrFormat(
-          "Packets with mark %s also fit the rule with priority %u (fwmark 0x%x/0x%x lookup %u), "
-          "which comes before the one that delivers them (priority %u) and leads elsewhere.",
-          MarkMaskText(entry.target), d.thief->priority, d.thief->mark.value_or(0),
-          d.thief->mask.value_or(0), d.thief->table, d.ours->priority);
-      f.fix = AddRule(entry, d.ours->table, absl::StrCat(" priority ", before).c_str());
-      findings->push_back(std::move(f));
+      findings->push_back(Overtaken(entry, *d.thief, *d.ours));
       return;
     }
     for (const PolicyRule& rule : view.rules) {
@@ -212,7 +166,7 @@ void CheckMarkOverlap(const SystemView& view, Findings* findings) {
           ((*rule.mark ^ *d.ours->mark) & *rule.mask & *d.ours->mask) != 0) {
         continue;
       }
-      Finding f = At(entry, "mark_overlap");
+      Finding f = FindingAt(entry, "mark_overlap");
       f.severity = Severity::kWarning;
       f.cause = absl::StrFormat(
           "Packets with mark 0x%x/0x%x of another rule (priority %u, table %u) can also fit the "
@@ -222,88 +176,6 @@ void CheckMarkOverlap(const SystemView& view, Findings* findings) {
       findings->push_back(std::move(f));
     }
   });
-}
-
-void CheckSrcValidMark(const SystemView& view, Findings* findings) {
-  ForEachMarked(view, [&](const Entry& entry) {
-    if (entry.family != Family::kIpv4) return;
-    const bool on = view.src_valid_mark_all != 0 || entry.iif.src_valid_mark != 0;
-    const Delivery d = Inspect(view, entry);
-    if (!on || (d.probe != nullptr && !d.martian())) return;
-    Finding f = At(entry, "src_valid_mark");
-    f.cause = absl::StrCat(
-        "src_valid_mark is 1 (", view.src_valid_mark_all != 0 ? "all" : entry.iif.name,
-        "), so the kernel looks up the sender with the packet's mark, too, meets the local default "
-        "route and refuses every marked packet as a martian.");
-    f.fix = absl::StrCat("sysctl -w net.ipv4.conf.all.src_valid_mark=0 net/ipv4/conf/",
-                         ShellWord(entry.iif.name), "/src_valid_mark=0");
-    findings->push_back(std::move(f));
-  });
-}
-
-void CheckRpFilter(const SystemView& view, Findings* findings) {
-  ForEachEntry(view, [&](const Entry& entry) {
-    const bool strict = std::max(view.rp_filter_all, entry.iif.rp_filter) == 1;
-    const bool valid_mark = view.src_valid_mark_all != 0 || entry.iif.src_valid_mark != 0;
-    if (entry.family != Family::kIpv4 || !strict) return;
-    const ProbeFacts* refused = nullptr;
-    for (const ProbeFacts& probe : view.probes) {
-      const bool here = probe.target == entry.index && probe.family == Family::kIpv4 &&
-                        probe.iif == entry.iif.name;
-      const bool martian = probe.answer.error == EINVAL || probe.answer.error == EXDEV;
-      if (here && martian && !valid_mark) refused = &probe;
-    }
-    if (refused == nullptr && (view.martians == 0 || valid_mark)) return;
-    Finding f = At(entry, "rp_filter");
-    f.cause = absl::StrCat(
-        "Strict rp_filter on ", entry.iif.name,
-        " drops packets whose sender is not reached by the interface they came in by: ",
-        refused != nullptr ? absl::StrCat("one from ", refused->src.ToString(Family::kIpv4), " is")
-                           : absl::StrCat(view.martians, " packets were (IPReversePathFilter)"),
-        ".");
-    f.fix = absl::StrCat("sysctl -w net/ipv4/conf/", ShellWord(entry.iif.name), "/rp_filter=2");
-    findings->push_back(std::move(f));
-  });
-}
-
-void CheckIpv6(const SystemView& view, Findings* findings) {
-  for (size_t i = 0; i < view.targets.size(); ++i) {
-    const ProxyTarget& target = view.targets[i];
-    if (!target.policy_known || target.rules.empty() || !target.v4) continue;
-    const bool rule6 = std::any_of(view.rules.begin(), view.rules.end(), [&](const PolicyRule& r) {
-      return r.family == Family::kIpv6 && FitsMark(r, MarkOf(target));
-    });
-    for (const InterfaceFacts& iif : view.interfaces) {
-      if (!iif.up || iif.loopback || !target.CoversInterface(iif.name) || !rule6) continue;
-      Finding f;
-      f.id = "ipv6_missing";
-      f.where = absl::StrCat("IPv6, ", iif.name);
-      f.target = i;
-      if (target.v6 && iif.ipv6_disabled && iif.Has(Family::kIpv4)) {
-        f.severity = Severity::kWarning;
-        f.cause = absl::StrCat("The rules are there for IPv6, too, but IPv6 is switched off on ",
-                               iif.name, ".");
-        f.fix = absl::StrCat("sysctl -w net/ipv6/conf/", ShellWord(iif.name), "/disable_ipv6=0");
-        findings->push_back(std::move(f));
-      } else if (!target.v6 && iif.Has(Family::kIpv6) && IsIptables(target.rules.front()) &&
-                 std::none_of(view.targets.begin(), view.targets.end(), [&](const ProxyTarget& o) {
-                   return o.v6 && o.kind == target.kind &&
-                          o.policy.on_port == target.policy.on_port;
-                 })) {
-        const std::string words =
-            target.kind == ProxyTarget::Kind::kQueue
-                ? "-j NFQUEUE"
-                : absl::StrCat("-j TPROXY --on-port ", target.policy.on_port, " ");
-        f.cause = absl::StrCat(
-            "The mark has a policy rule for IPv6, and ", iif.name,
-            " has an IPv6 address, but no ip6tables rule takes IPv6 packets to the proxy.");
-        f.fix = absl::StrCat("{ echo '*mangle'; iptables-save -t mangle | grep -e '", words,
-                             "' | sed 's/--on-ip [^ ]*/--on-ip ::/'; echo COMMIT; } | "
-                             "ip6tables-restore --noflush");
-        findings->push_back(std::move(f));
-      }
-    }
-  }
 }
 
 }  // namespace utproxy

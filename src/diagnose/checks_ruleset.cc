@@ -28,10 +28,6 @@ bool SetsMark(const RuleFacts& rule, const ProxyTarget& target) {
          MarkOf(target) != 0;
 }
 
-uint16_t SamplePort(const ProxyTarget& target) {
-  return target.dports.empty() ? uint16_t{80} : static_cast<uint16_t>(target.dports[0].first);
-}
-
 // The rules of a chain, and of those it jumps to.
 void ForEachRule(const RulesetFacts& ruleset, const ChainFacts& chain, int depth,
                  absl::FunctionRef<void(const ChainFacts&, const RuleFacts&)> fn) {
@@ -111,7 +107,7 @@ void CheckInputPolicy(const SystemView& view, Findings* findings) {
                                  .iif = entry.iif.name,
                                  .proto = proto,
                                  .src = std::nullopt,
-                                 .dst = SampleDestination(entry.family),
+                                 .dst = SampleDestination(entry.target, entry.family),
                                  .dport = SamplePort(entry.target),
                                  .mark = MarkOf(entry.target),
                                  .dst_type = std::nullopt,
@@ -140,6 +136,7 @@ void CheckInputPolicy(const SystemView& view, Findings* findings) {
 }
 
 void CheckOwnServices(const SystemView& view, Findings* findings) {
+  CheckForwardedPorts(view, findings);
   ForEachEntry(view, [&](const Entry& entry) {
     const ProxyTarget& target = entry.target;
     const std::optional<Address> own = entry.iif.Primary(entry.family);
@@ -175,10 +172,9 @@ void CheckOwnServices(const SystemView& view, Findings* findings) {
                                each.comm.empty() ? "a service" : each.comm, " on ",
                                ProtoName(s.proto), " port ", s.local_port, " can't be reached at ",
                                own->ToString(entry.family), ".");
-        f.fix = rule.owned
-                    ? RunCommand(target, absl::StrCat("--not-dst ", own->ToString(entry.family)))
-                    : InsertRule(RefOf(chain), "-m addrtype --dst-type LOCAL -j RETURN",
-                                 "fib daddr type local return");
+        f.fix = rule.owned ? LeaveAlone(view, target, *own, entry.family)
+                           : InsertRule(RefOf(chain), "-m addrtype --dst-type LOCAL -j RETURN",
+                                        "fib daddr type local return");
         findings->push_back(std::move(f));
         break;
       }

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::array kChecks = {
     DoctorCheck{"kernel_feature_missing", CheckFeatures},
+    DoctorCheck{"daemon_silent", CheckDaemonSilent},
     DoctorCheck{"queue_unbound", CheckQueueUnbound},
     DoctorCheck{"no_listener", CheckListener},
     DoctorCheck{"not_transparent", CheckTransparent},
@@ -39,6 +40,7 @@ constexpr std::array kChecks = {
     DoctorCheck{"flow_offload", CheckFlowOffload},
     DoctorCheck{"fragments", CheckFragments},
     DoctorCheck{"listener_on_port_exposed", CheckExposed},
+    DoctorCheck{"not_delivered", CheckDelivered},
 };
 
 // What one family alone can lack.
@@ -108,6 +110,11 @@ void ForEachEntry(const SystemView& view, absl::FunctionRef<void(const Entry&)> 
     for (const Family family : {Family::kIpv4, Family::kIpv6}) {
       if (!target.Covers(family)) continue;
       for (const InterfaceFacts* iif : view.Ingress(target, family)) {
+        const auto& bypassed = target.bypassed;
+        if (std::find(bypassed.begin(), bypassed.end(), std::pair(family, iif->name)) !=
+            bypassed.end()) {
+          continue;
+        }
         fn({.target = target, .index = i, .family = family, .iif = *iif});
       }
     }
@@ -120,8 +127,19 @@ std::string WhereText(const Entry& entry) {
   return absl::StrCat(FamilyText(entry.family), ", ", entry.iif.name);
 }
 
-Address SampleDestination(Family family) {
+Address SampleDestination(const ProxyTarget& target, Family family) {
+  for (const AddressInterval& interval : target.dsts) {
+    if (interval.last.IsV4Mapped() != (family == Family::kIpv4)) continue;
+    // A network's own address is no host's.
+    std::array<uint8_t, 16> bytes = interval.first.bytes();
+    if (interval.first != interval.last) bytes[15] |= 1;
+    return Address::FromIpv6(bytes.data());
+  }
   return *Address::Parse(family == Family::kIpv4 ? "203.0.113.241" : "2001:db8:f1f1::f1");
+}
+
+uint16_t SamplePort(const ProxyTarget& target) {
+  return target.dports.empty() ? uint16_t{80} : static_cast<uint16_t>(target.dports[0].first);
 }
 
 uint32_t MarkOf(const ProxyTarget& target) { return target.policy.Remark(0); }

@@ -18,7 +18,7 @@ const char* SeverityName(Severity severity);
 
 // One thing that is wrong.
 struct Finding {
-  std::string id;  // one of DoctorIds()
+  std::string id;  // of one of DoctorChecks()
   Severity severity = Severity::kError;
   std::string where;  // "IPv4, lan0", "pid 42 (sing-box)", ...
   std::string cause;  // a sentence with the evidence

@@ -5,9 +5,12 @@
 #include <netinet/in.h>  // before linux/netfilter.h
 // clang-format on
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
+#include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
+#include <absl/strings/str_split.h>
 #include <linux/netfilter.h>
 
 #include <algorithm>
@@ -29,6 +32,25 @@ std::string Place(const RuleRef& rule) {
 
 Family FamilyOfTable(const RuleRef& rule) {
   return rule.family == NFPROTO_IPV6 ? Family::kIpv6 : Family::kIpv4;
+}
+
+// `words` joined, with these options in place of what they had of them.
+std::string WithOptions(std::vector<std::string> words, const Options& options) {
+  for (const auto& [name, value] : options) {
+    for (size_t i = 0; i < words.size();) {
+      const bool own = words[i] == name;
+      if (!own && !absl::StartsWith(words[i], absl::StrCat(name, "="))) {
+        ++i;
+        continue;
+      }
+      const auto at = words.begin() + static_cast<std::ptrdiff_t>(i);
+      words.erase(at, at + (own && i + 1 < words.size() ? 2 : 1));
+    }
+  }
+  for (const auto& [name, value] : options) {
+    if (!value.empty()) words.insert(words.end(), {name, value});
+  }
+  return absl::StrJoin(words, " ");
 }
 
 }  // namespace
@@ -54,16 +76,27 @@ bool IsIptables(const RuleRef& rule) {
                     rule.table == "nat" || rule.table == "security");
 }
 
-std::string MoveTarget(const ProxyTarget& target, Family family, absl::string_view address,
-                       uint16_t port) {
+std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family family,
+                       absl::string_view address, uint16_t port) {
   const RuleRef* rule = RuleOf(target, family);
   if (rule == nullptr || target.kind == ProxyTarget::Kind::kQueue) {
+    Options options;
+    if (port != target.policy.on_port) options.emplace_back("--on-port", absl::StrCat(port));
+    if (!address.empty()) {
+      options.emplace_back("--on-ip", std::string(address));
+      const Family other = family == Family::kIpv4 ? Family::kIpv6 : Family::kIpv4;
+      if (!target.policy.on_ip(other).IsUnspecified()) {
+        options.emplace_back("--on-ip", target.policy.on_ip(other).ToString(other));
+      }
+    }
+    const std::string restart = RestartDaemon(view, target, options);
+    if (!restart.empty()) return restart;
     ProxyTarget moved = target;
     moved.policy.on_port = port;
-    moved.options.clear();
     if (const auto parsed = Address::Parse(address)) {
       (family == Family::kIpv4 ? moved.policy.on_ip4 : moved.policy.on_ip6) = *parsed;
     }
+    moved.options = WithOptions(absl::StrSplit(target.options, ' ', absl::SkipEmpty()), options);
     return RunCommand(moved);
   }
   const std::string old_port = absl::StrCat(target.policy.on_port);
@@ -123,6 +156,47 @@ std::string RunCommand(const ProxyTarget& target, absl::string_view more) {
   }
   if (!more.empty()) absl::StrAppend(&text, " ", more);
   return text;
+}
+
+std::string RestartDaemon(const SystemView& view, const ProxyTarget& target,
+                          const Options& options) {
+  for (const QueueFacts& queue : view.queues) {
+    if (queue.number < target.queue_first || queue.number > target.queue_last) continue;
+    const auto it = view.processes.find(static_cast<int>(queue.port_id));
+    if (it == view.processes.end() || it->second.command_line.empty()) continue;
+    std::vector<std::string> words;
+    for (const std::string& word : it->second.command_line) words.push_back(ShellWord(word));
+    const int pid = it->first;
+    return absl::StrCat("kill ", pid, "; while [ -e /proc/", pid, "/exe ]; do sleep 0.1; done; ",
+                        WithOptions(std::move(words), options));
+  }
+  return "";
+}
+
+std::string LeaveAlone(const SystemView& view, const ProxyTarget& target, const Address& address,
+                       Family family) {
+  const std::string more = absl::StrCat("--not-dst ", address.ToString(family));
+  const std::string restart = RestartDaemon(view, target, {});
+  return restart.empty() ? RunCommand(target, more) : absl::StrCat(restart, " ", more);
+}
+
+std::string SetTargetMark(const SystemView& view, const ProxyTarget& target, Family family,
+                          absl::string_view mark) {
+  const RuleRef* rule = RuleOf(target, family);
+  const uint16_t port = target.policy.on_port;
+  if (rule == nullptr || target.kind == ProxyTarget::Kind::kQueue) {
+    const std::string restart = RestartDaemon(view, target, {{"--tproxy-mark", std::string(mark)}});
+    return !restart.empty() ? restart : RunCommand(target, absl::StrCat("--tproxy-mark ", mark));
+  }
+  if (target.kind == ProxyTarget::Kind::kXt) {
+    return absl::StrCat(IptablesTool(family), "-save -t mangle | sed '/-j TPROXY --on-port ", port,
+                        " /s,--tproxy-mark [^ ]*,--tproxy-mark ", mark, ",' | ",
+                        IptablesTool(family), "-restore");
+  }
+  const absl::string_view value = mark.substr(0, mark.find('/'));
+  return absl::StrCat("{ echo flush chain ", Place(*rule), "; nft -s list chain ", Place(*rule),
+                      " | sed 's/tproxy [a-z0-9 ]*to [^ ]*:", port, "/meta mark set ", value,
+                      " &/'; } | nft -f -");
 }
 
 std::string SetSocketOption(int pid, int fd, int level, int option) {

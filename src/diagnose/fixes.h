@@ -5,6 +5,8 @@
 #include <absl/strings/string_view.h>
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "diagnose/system_view.h"
 
@@ -22,8 +24,8 @@ const char* AnyAddress(Family family);    // "0.0.0.0/0", "::/0"
 bool IsIptables(const RuleRef& rule);
 
 // Gives the target's rule for `family` another listener: address (empty: as it is) and port.
-std::string MoveTarget(const ProxyTarget& target, Family family, absl::string_view address,
-                       uint16_t port);
+std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family family,
+                       absl::string_view address, uint16_t port);
 // A rule at the head of `chain` that takes matching packets out: `iptables` and `nft` are the
 // match in the words of both, the statement included.
 std::string InsertRule(const RuleRef& chain, absl::string_view iptables, absl::string_view nft);
@@ -31,6 +33,20 @@ std::string DeleteRule(const RuleRef& rule);
 
 // "utproxy run --queue-num 0 --on-port ...".
 std::string RunCommand(const ProxyTarget& target, absl::string_view more = "");
+
+// Ends the utproxy that reads the target's queue and starts it as it was, with these options in
+// place of what it had of them; a value of "" takes one away. Empty where none is known to read it.
+using Options = std::vector<std::pair<std::string, std::string>>;
+std::string RestartDaemon(const SystemView& view, const ProxyTarget& target,
+                          const Options& options);
+
+// Has the utproxy that owns the target's rules leave packets for this address alone.
+std::string LeaveAlone(const SystemView& view, const ProxyTarget& target, const Address& address,
+                       Family family);
+
+// Gives a target without a mark this one, "0x1/0x1".
+std::string SetTargetMark(const SystemView& view, const ProxyTarget& target, Family family,
+                          absl::string_view mark);
 
 // Sets a socket option of another process's socket, from outside (pidfd_getfd).
 std::string SetSocketOption(int pid, int fd, int level, int option);

@@ -16,6 +16,8 @@
 namespace utproxy {
 namespace {
 
+constexpr size_t kMaxGatewayRoutes = 64;
+
 // The family header of a message of the wanted type; false where it is another or too short.
 template <typename T>
 bool ReadHeader(const nlmsghdr& message, uint16_t type, T* header) {
@@ -46,6 +48,12 @@ std::optional<Address> AddressOf(const nlattr& attr, Family family) {
   return std::nullopt;
 }
 
+std::optional<Cidr> PrefixOf(const nlattr& attr, Family family, uint8_t len) {
+  const std::optional<Address> address = AddressOf(attr, family);
+  if (!address) return std::nullopt;
+  return Cidr{.address = *address, .family = family, .prefix_len = len};
+}
+
 template <typename Header>
 absl::Status Dump(NetlinkSocket* route, uint16_t type, uint8_t family, const char* what,
                   NetlinkSocket::Handler handler) {
@@ -69,6 +77,7 @@ void TakeLink(const nlmsghdr& message, SystemView* view) {
   facts.loopback = (header.ifi_flags & IFF_LOOPBACK) != 0;
   ForEachAttribute(message, sizeof header, [&](const nlattr& attr) {
     if (mnl_attr_get_type(&attr) == IFLA_IFNAME) facts.name = TextOf(attr);
+    if (mnl_attr_get_type(&attr) == IFLA_MASTER) facts.master = NumberOf(attr);
     if (mnl_attr_get_type(&attr) != IFLA_LINKINFO) return;
     ForEachNested(attr, [&](const nlattr& info) {
       if (mnl_attr_get_type(&info) == IFLA_INFO_KIND) facts.kind = TextOf(info);
@@ -114,7 +123,8 @@ void TakePolicyRule(const nlmsghdr& message, SystemView* view) {
   rule.table = header.table;
   rule.to_table = header.action == FR_ACT_TO_TBL;
   rule.inverted = (header.flags & FIB_RULE_INVERT) != 0;
-  rule.narrowed = header.src_len != 0 || header.dst_len != 0 || header.tos != 0;
+  rule.action = header.action;
+  rule.narrowed = header.tos != 0;
   ForEachAttribute(message, sizeof header, [&](const nlattr& attr) {
     switch (mnl_attr_get_type(&attr)) {
       case FRA_PRIORITY:
@@ -135,9 +145,23 @@ void TakePolicyRule(const nlmsghdr& message, SystemView* view) {
       case FRA_PROTOCOL:
         if (mnl_attr_get_payload_len(&attr) >= 1) rule.protocol = mnl_attr_get_u8(&attr);
         break;
+      case FRA_SRC:
+        rule.from = PrefixOf(attr, *family, header.src_len);
+        rule.narrowed |= !rule.from;
+        break;
+      case FRA_DST:
+        rule.to = PrefixOf(attr, *family, header.dst_len);
+        rule.narrowed |= !rule.to;
+        break;
+      case FRA_IP_PROTO:
+        if (mnl_attr_get_payload_len(&attr) >= 1) rule.ip_proto = mnl_attr_get_u8(&attr);
+        break;
+      case FRA_SUPPRESS_PREFIXLEN:
+        // -1: none is suppressed. Else the table's default route may not count.
+        rule.narrowed |= NumberOf(attr) != 0xffffffffu;
+        break;
       case FRA_OIFNAME:
       case FRA_UID_RANGE:
-      case FRA_IP_PROTO:
       case FRA_SPORT_RANGE:
       case FRA_DPORT_RANGE:
       case FRA_TUN_ID:
@@ -158,15 +182,23 @@ void TakePolicyRule(const nlmsghdr& message, SystemView* view) {
 
 void TakeRoute(const nlmsghdr& message, SystemView* view) {
   rtmsg header;
-  if (!ReadHeader(message, RTM_NEWROUTE, &header) || header.rtm_dst_len != 0) return;
+  if (!ReadHeader(message, RTM_NEWROUTE, &header)) return;
   const std::optional<Family> family = FamilyOf(header.rtm_family);
   if (!family || (header.rtm_flags & RTM_F_CLONED) != 0) return;
+  bool gateway = false;
   RouteFacts route{.family = *family, .table = header.rtm_table, .type = header.rtm_type, .oif = 0};
+  std::optional<Cidr> to;
   ForEachAttribute(message, sizeof header, [&](const nlattr& attr) {
     if (mnl_attr_get_type(&attr) == RTA_TABLE) route.table = NumberOf(attr);
     if (mnl_attr_get_type(&attr) == RTA_OIF) route.oif = NumberOf(attr);
+    if (mnl_attr_get_type(&attr) == RTA_GATEWAY) gateway = true;
+    if (mnl_attr_get_type(&attr) == RTA_DST) to = PrefixOf(attr, *family, header.rtm_dst_len);
   });
-  view->routes.push_back(route);
+  if (header.rtm_dst_len == 0) view->routes.push_back(route);
+  // Some are enough: a provider's table has a million.
+  if (to && gateway && view->gateway_routes.size() < kMaxGatewayRoutes) {
+    view->gateway_routes.push_back({.to = *to, .oif = route.oif});
+  }
 }
 
 absl::Status ReadRouting(NetlinkSocket* route, SystemView* view) {

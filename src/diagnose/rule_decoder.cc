@@ -24,6 +24,8 @@ Field MetaField(uint32_t key) {
   switch (key) {
     case NFT_META_IIFNAME:
       return Field::kIif;
+    case NFT_META_IIF:
+      return Field::kIifIndex;
     case NFT_META_OIFNAME:
       return Field::kOif;
     case NFT_META_NFPROTO:
@@ -77,7 +79,8 @@ void RuleDecoder::Meta(const nftnl_expr* expr) {
     change.mask = ~static_cast<uint32_t>(ToNumber(Field::kMark, from->mask));
     change.value = static_cast<uint32_t>(ToNumber(Field::kMark, from->flip));
   } else {
-    return;  // from a map or from conntrack: not known beforehand
+    rule_.mark_unknown = true;  // from a map or from conntrack
+    return;
   }
   rule_.mark = change;
 }
@@ -194,6 +197,7 @@ void RuleDecoder::Range(const nftnl_expr* expr) {
 
 void RuleDecoder::Lookup(const nftnl_expr* expr) {
   if (nftnl_expr_is_set(expr, NFTNL_EXPR_LOOKUP_DREG)) {
+    if (Number(expr, NFTNL_EXPR_LOOKUP_DREG) == NFT_REG_VERDICT) return VerdictMap(expr);
     Register mapped;
     mapped.what = "map";
     Load(Number(expr, NFTNL_EXPR_LOOKUP_DREG), std::move(mapped));
@@ -205,6 +209,29 @@ void RuleDecoder::Lookup(const nftnl_expr* expr) {
   const auto elements = name != nullptr ? elements_(name) : std::nullopt;
   if (from == nullptr || !elements) return AddUnknown("set");
   AddRanges(*from, *elements, negated);
+}
+
+void RuleDecoder::VerdictMap(const nftnl_expr* expr) {
+  const Register* from = Loaded(Number(expr, NFTNL_EXPR_LOOKUP_SREG));
+  const char* name = nftnl_expr_get_str(expr, NFTNL_EXPR_LOOKUP_SET);
+  auto elements = name != nullptr ? elements_(name) : std::nullopt;
+  if (!elements) return AddUnknown("map");
+  map_key_ = from != nullptr ? *from : Register();
+  map_ = std::move(*elements);
+}
+
+std::vector<RuleFacts> RuleDecoder::Finish() {
+  if (!map_key_) return {std::move(rule_)};
+  std::vector<RuleFacts> rules;
+  const RuleFacts before = rule_;
+  for (const ByteRange& element : map_) {
+    rule_ = before;
+    AddRanges(*map_key_, {element}, false);
+    rule_.verdict = element.verdict;
+    rule_.jump_to = element.jump_to;
+    rules.push_back(std::move(rule_));
+  }
+  return rules;
 }
 
 void RuleDecoder::Take(const nftnl_expr* expr) {
@@ -222,6 +249,10 @@ void RuleDecoder::Take(const nftnl_expr* expr) {
   if (name == "socket") return Socket(expr);
   if (name == "fib") return Fib(expr);
   if (name == "counter" || name == "log" || name == "objref") return;
+  if (name == "nat" || name == "redir") {
+    rule_.dnat = name == "redir" || Number(expr, NFTNL_EXPR_NAT_TYPE) == NFT_NAT_DNAT;
+    return;
+  }
   if (name == "notrack") {
     rule_.notrack = true;
     return;

@@ -22,6 +22,8 @@ namespace utproxy {
 // One set's elements as bytes, both ends included, as wide as the set's key. nullopt: unknown.
 struct ByteRange {
   std::string first, last;
+  RuleVerdict verdict = RuleVerdict::kNone;  // of a verdict map
+  std::string jump_to;
 };
 using SetElements = std::function<std::optional<std::vector<ByteRange>>(const std::string& name)>;
 
@@ -35,7 +37,8 @@ class RuleDecoder {
       : family_(family), elements_(std::move(elements)) {}
 
   void Take(const nftnl_expr* expr);
-  RuleFacts Finish() { return std::move(rule_); }
+  // The rule; one that ends with a verdict map is a rule for each of its elements.
+  std::vector<RuleFacts> Finish();
 
  private:
   struct Register {
@@ -56,6 +59,7 @@ class RuleDecoder {
   void Cmp(const nftnl_expr* expr);
   void Range(const nftnl_expr* expr);
   void Lookup(const nftnl_expr* expr);
+  void VerdictMap(const nftnl_expr* expr);
   void Immediate(const nftnl_expr* expr);
   void Tproxy(const nftnl_expr* expr);
   void Queue(const nftnl_expr* expr);
@@ -69,6 +73,8 @@ class RuleDecoder {
   SetElements elements_;
   std::map<uint32_t, Register> registers_;
   RuleFacts rule_;
+  std::optional<Register> map_key_;
+  std::vector<ByteRange> map_;
 };
 
 // What an xt match or target says, appended to `rule`; `info` is the extension's own structure.

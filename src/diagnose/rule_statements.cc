@@ -21,26 +21,8 @@ void RuleDecoder::Immediate(const nftnl_expr* expr) {
     value.data = Bytes(expr, NFTNL_EXPR_IMM_DATA);
     return Load(Number(expr, NFTNL_EXPR_IMM_DREG), std::move(value));
   }
-  switch (static_cast<int>(Number(expr, NFTNL_EXPR_IMM_VERDICT))) {
-    case NF_ACCEPT:
-      rule_.verdict = RuleVerdict::kAccept;
-      break;
-    case NF_DROP:
-      rule_.verdict = RuleVerdict::kDrop;
-      break;
-    case NFT_RETURN:
-      rule_.verdict = RuleVerdict::kReturn;
-      break;
-    case NFT_JUMP:
-    case NFT_GOTO:
-      rule_.verdict = static_cast<int>(Number(expr, NFTNL_EXPR_IMM_VERDICT)) == NFT_JUMP
-                          ? RuleVerdict::kJump
-                          : RuleVerdict::kGoto;
-      if (const char* chain = nftnl_expr_get_str(expr, NFTNL_EXPR_IMM_CHAIN)) rule_.jump_to = chain;
-      break;
-    default:
-      break;
-  }
+  rule_.verdict = VerdictOf(Number(expr, NFTNL_EXPR_IMM_VERDICT));
+  if (const char* chain = nftnl_expr_get_str(expr, NFTNL_EXPR_IMM_CHAIN)) rule_.jump_to = chain;
 }
 
 void RuleDecoder::Tproxy(const nftnl_expr* expr) {

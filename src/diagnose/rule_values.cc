@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "diagnose/rule_values.h"
 
+// clang-format off
+#include <netinet/in.h>  // before linux/netfilter.h
+#include <cstdio>  // before libnftnl/expr.h
+// clang-format on
+
 #include <libnftnl/expr.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
 
 #include <algorithm>
 #include <cstring>
@@ -11,8 +18,9 @@ namespace {
 
 // Fields that registers hold in the host's byte order.
 bool HostOrder(Field field) {
-  return field == Field::kMark || field == Field::kCtState || field == Field::kUid ||
-         field == Field::kGid || field == Field::kDstType || field == Field::kCgroup;
+  return field == Field::kMark || field == Field::kIifIndex || field == Field::kCtState ||
+         field == Field::kUid || field == Field::kGid || field == Field::kDstType ||
+         field == Field::kCgroup;
 }
 
 }  // namespace
@@ -25,6 +33,23 @@ std::string Bytes(const nftnl_expr* expr, uint16_t attribute) {
 
 uint32_t Number(const nftnl_expr* expr, uint16_t attribute) {
   return nftnl_expr_is_set(expr, attribute) ? nftnl_expr_get_u32(expr, attribute) : 0;
+}
+
+RuleVerdict VerdictOf(uint32_t code) {
+  switch (static_cast<int>(code)) {
+    case NF_ACCEPT:
+      return RuleVerdict::kAccept;
+    case NF_DROP:
+      return RuleVerdict::kDrop;
+    case NFT_RETURN:
+      return RuleVerdict::kReturn;
+    case NFT_JUMP:
+      return RuleVerdict::kJump;
+    case NFT_GOTO:
+      return RuleVerdict::kGoto;
+    default:
+      return RuleVerdict::kNone;
+  }
 }
 
 uint64_t ToNumber(Field field, const std::string& bytes) {

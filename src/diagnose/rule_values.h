@@ -19,6 +19,9 @@ std::string Bytes(const nftnl_expr* expr, uint16_t attribute);
 // A u32's value; 0 where it is not set.
 uint32_t Number(const nftnl_expr* expr, uint16_t attribute);
 
+// What a verdict's code (NF_ACCEPT, NFT_JUMP, ...) says.
+RuleVerdict VerdictOf(uint32_t code);
+
 // A register's bytes as a number, up to eight of them: some fields are in the host's byte order
 // there, the others in the network's.
 uint64_t ToNumber(Field field, const std::string& bytes);

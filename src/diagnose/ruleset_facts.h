@@ -19,6 +19,7 @@ namespace utproxy {
 enum class Field : uint8_t {
   kOther,
   kIif,
+  kIifIndex,  // by number; kIif once names are known, see NameInterfaces()
   kOif,
   kNfProto,
   kL4Proto,
@@ -76,6 +77,8 @@ struct RuleFacts {
   RuleVerdict verdict = RuleVerdict::kNone;
   std::string jump_to;
   std::optional<MarkChange> mark;
+  bool mark_unknown = false;  // sets it to what is not known beforehand
+  bool dnat = false;          // changes the destination: dnat, redirect
   std::optional<TproxyStatement> tproxy;
   std::optional<QueueStatement> queue;
   bool socket_match = false;  // nft or xt `socket`

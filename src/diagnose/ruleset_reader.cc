@@ -5,6 +5,7 @@
 #include <netinet/in.h>  // before linux/netfilter.h
 // clang-format on
 
+#include <absl/strings/str_cat.h>
 #include <libmnl/libmnl.h>
 #include <libnftnl/chain.h>
 #include <libnftnl/common.h>
@@ -23,6 +24,7 @@
 
 #include "base/status.h"
 #include "diagnose/rule_decoder.h"
+#include "diagnose/rule_values.h"
 
 namespace utproxy {
 namespace {
@@ -48,6 +50,8 @@ class Sets {
   struct Element {
     std::string key;
     bool end = false;
+    RuleVerdict verdict = RuleVerdict::kNone;
+    std::string jump_to;
     friend bool operator<(const Element& a, const Element& b) {
       return std::tie(a.key, b.end) < std::tie(b.key, a.end);  // an end before a start
     }
@@ -88,8 +92,17 @@ class Sets {
       const uint32_t flags = nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_FLAGS)
                                  ? nftnl_set_elem_get_u32(element, NFTNL_SET_ELEM_FLAGS)
                                  : 0;
-      elements->push_back({std::string(static_cast<const char*>(key), len),
-                           (flags & NFT_SET_ELEM_INTERVAL_END) != 0});
+      Element taken{.key = std::string(static_cast<const char*>(key), len),
+                    .end = (flags & NFT_SET_ELEM_INTERVAL_END) != 0,
+                    .verdict = RuleVerdict::kNone,
+                    .jump_to = ""};
+      if (nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_VERDICT)) {
+        taken.verdict = VerdictOf(nftnl_set_elem_get_u32(element, NFTNL_SET_ELEM_VERDICT));
+      }
+      if (nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_CHAIN)) {
+        taken.jump_to = Text(nftnl_set_elem_get_str(element, NFTNL_SET_ELEM_CHAIN));
+      }
+      elements->push_back(std::move(taken));
     }
     if (iter != nullptr) nftnl_set_elems_iter_destroy(iter);
     return understood;
@@ -103,7 +116,7 @@ class Sets {
     std::vector<ByteRange> ranges;
     for (size_t i = 0; i < elements.size(); ++i) {
       if (elements[i].end) continue;
-      ByteRange range{elements[i].key, elements[i].key};
+      ByteRange range{elements[i].key, elements[i].key, elements[i].verdict, elements[i].jump_to};
       if (intervals) {
         range.last = i + 1 < elements.size() ? Before(elements[i + 1].key)
                                              : std::string(range.first.size(), '\xff');
@@ -171,13 +184,14 @@ void TakeRule(const nlmsghdr& message, Sets* sets, RulesetFacts* facts) {
   if (iter == nullptr) return;
   while (const nftnl_expr* expr = nftnl_expr_iter_next(iter)) decoder.Take(expr);
   nftnl_expr_iter_destroy(iter);
-  RuleFacts fact = decoder.Finish();
-  fact.handle = nftnl_rule_get_u64(rule.get(), NFTNL_RULE_HANDLE);
+  std::vector<RuleFacts> all = decoder.Finish();
   for (ChainFacts& known : facts->chains) {
-    if (known.family == family && known.table == table && known.name == chain) {
+    if (known.family != family || known.table != table || known.name != chain) continue;
+    for (RuleFacts& fact : all) {
+      fact.handle = nftnl_rule_get_u64(rule.get(), NFTNL_RULE_HANDLE);
       known.rules.push_back(std::move(fact));
-      return;
     }
+    return;
   }
 }
 
@@ -209,6 +223,22 @@ bool NotThere(const absl::Status& status) {
 }
 
 }  // namespace
+
+void NameInterfaces(const std::map<uint64_t, std::string>& names, RulesetFacts* facts) {
+  for (ChainFacts& chain : facts->chains) {
+    for (RuleFacts& rule : chain.rules) {
+      for (RuleCondition& c : rule.conditions) {
+        if (c.field != Field::kIifIndex) continue;
+        c.field = Field::kIif;
+        for (const NumberRange& range : c.numbers) {
+          const auto it = names.find(range.first);
+          c.names.push_back(it != names.end() ? it->second : absl::StrCat("#", range.first));
+        }
+        c.numbers.clear();
+      }
+    }
+  }
+}
 
 absl::StatusOr<RulesetFacts> ReadRuleset(NetlinkSocket* nft) {
   RulesetFacts facts;

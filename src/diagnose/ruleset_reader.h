@@ -4,6 +4,9 @@
 
 #include <absl/status/statusor.h>
 
+#include <map>
+#include <string>
+
 #include "diagnose/ruleset_facts.h"
 #include "netlink/socket.h"
 
@@ -13,6 +16,9 @@ namespace utproxy {
 // NETLINK_NETFILTER. Needs CAP_NET_ADMIN; changes nothing. A kernel without nf_tables has an empty
 // one.
 absl::StatusOr<RulesetFacts> ReadRuleset(NetlinkSocket* nft);
+
+// Turns conditions on an interface's number into such on its name; "#7" where there is none.
+void NameInterfaces(const std::map<uint64_t, std::string>& names, RulesetFacts* facts);
 
 }  // namespace utproxy
 

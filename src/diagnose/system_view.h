@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "diagnose/ruleset_facts.h"
@@ -29,7 +30,8 @@ struct InterfaceFacts {
   };
   uint32_t index = 0;
   std::string name;
-  std::string kind;  // "bridge", "veth", ...; empty where the kernel names none
+  std::string kind;     // "bridge", "veth", ...; empty where the kernel names none
+  uint32_t master = 0;  // of a port of a bridge, a slave of a VRF: that interface's index
   bool up = false;
   bool loopback = false;
   std::vector<Assigned> addresses;
@@ -47,8 +49,11 @@ struct PolicyRule {  // `ip rule`
   std::optional<uint32_t> mark, mask;  // both or none
   uint32_t table = 0;
   bool to_table = true;   // its action is a lookup
+  uint8_t action = 1;     // FR_ACT_*
   bool inverted = false;  // `not`
-  bool narrowed = false;  // has other conditions: addresses, ports, protocol, uid, oif
+  bool narrowed = false;  // has conditions that are not told here: ports, uid, oif, ...
+  std::optional<Cidr> from, to;
+  std::optional<uint8_t> ip_proto;
   std::string iif;
   uint8_t protocol = 0;  // RTPROT_*: who made it
 };
@@ -57,6 +62,11 @@ struct RouteFacts {  // default routes of all tables but `local`
   Family family = Family::kIpv4;
   uint32_t table = 0;
   uint8_t type = 0;  // RTN_*
+  uint32_t oif = 0;
+};
+
+struct GatewayRoute {  // to a network behind another router, not the default route
+  Cidr to;
   uint32_t oif = 0;
 };
 
@@ -77,6 +87,7 @@ struct ProcessFacts {  // of those that own listeners or queues
   uint64_t fds = 0;
   uint64_t capabilities = 0;  // CapEff
   std::vector<std::string> command_line;
+  bool stopped = false;  // by a signal or a debugger
 };
 
 struct QueueFacts {
@@ -104,17 +115,21 @@ struct ProxyTarget {
   Kind kind = Kind::kNone;  // kNone: no rule is there that leads to it
   bool tcp = true, udp = true;
   bool v4 = true, v6 = true;
-  std::vector<NumberRange> dports;  // empty: any
-  std::vector<std::string> iifs;    // empty: any; "lan*" a prefix
-  std::vector<Cidr> sources;        // told by the user; empty: any
-  bool policy_known = true;         // of queues: whether mark and listener are known
-  bool mark_set = true;             // the rule changes the mark
+  std::vector<NumberRange> dports;          // empty: any
+  std::vector<std::string> iifs;            // empty: any; "lan*" a prefix
+  std::vector<AddressInterval> dsts, srcs;  // as the rule tells; empty: any
+  std::vector<Cidr> sources;                // told by the user; empty: any
+  bool policy_known = true;                 // of queues: whether mark and listener are known
+  bool mark_set = true;                     // the rule, or one before it, changes the mark
+  bool mark_known = true;                   // false: rules before it may give any mark
   Policy policy;
   uint16_t queue_first = 0, queue_last = 0;
   bool bypass = false;
   bool local_output = false;  // told by the user
   bool from_user = false;     // by options or by the daemon
   uint32_t table = 100;       // the user's route table
+  // Where other rules take the packets before; empty where they do everywhere.
+  std::vector<std::pair<Family, std::string>> bypassed;
   std::vector<RuleRef> rules;
   std::string options;  // as words for `utproxy run`
 
@@ -130,7 +145,9 @@ struct ProbeFacts {
   Family family = Family::kIpv4;
   std::string iif;
   Address src, dst;
+  uint8_t ip_proto = 6;
   uint32_t mark = 0;
+  bool likely = true;  // such packets come in here; else they may, where their way is asymmetric
   RouteAnswer answer;
 };
 
@@ -142,13 +159,16 @@ struct SystemView {
   uint64_t martians = 0;  // IPReversePathFilter: packets refused by rp_filter since boot
   std::vector<PolicyRule> rules;
   std::vector<RouteFacts> routes;
+  std::vector<GatewayRoute> gateway_routes;
   bool ruleset_read = true;  // false: not permitted
   RulesetFacts ruleset;
+  bool legacy_rules = false;  // iptables-legacy has tables here, whose rules nobody reads
   std::vector<SocketFacts> sockets;
   std::map<int, ProcessFacts> processes;
   std::vector<QueueFacts> queues;
   std::optional<DaemonFacts> daemon;
   std::string daemon_silence;  // a daemon runs but does not answer: what was asked; else empty
+  int silent_pid = 0;          // the process of whoever was asked, where known
   uint64_t conntrack_count = 0, conntrack_max = 0;  // max 0: no connection tracking
   std::map<std::string, bool> features;  // "sock_diag", "NFQUEUE", "sk_lookup", ...: is it there
   std::vector<ProxyTarget> targets;

@@ -195,13 +195,23 @@ bool DecodeXtTarget(absl::string_view name, uint32_t revision, absl::Span<const 
   }
   if (name == "MARK") {
     xt_mark_tginfo2 mark;
-    if (revision != 2 || !Read(info, &mark)) return false;
+    rule->mark_unknown = revision != 2 || !Read(info, &mark);
+    if (rule->mark_unknown) return false;
     rule->mark = MarkChange{mark.mark, mark.mask};
     return true;
   }
   if (name == "CT" || name == "NOTRACK") {
     xt_ct_target_info ct;
     rule->notrack = name == "NOTRACK" || (Read(info, &ct) && (ct.flags & XT_CT_NOTRACK) != 0);
+    return true;
+  }
+  if (name == "CONNMARK") {
+    // It may save the mark only. Nothing depends on telling that apart.
+    rule->mark_unknown = true;
+    return true;
+  }
+  if (name == "DNAT" || name == "REDIRECT") {
+    rule->dnat = true;
     return true;
   }
   if (name == "REJECT") rule->verdict = RuleVerdict::kDrop;

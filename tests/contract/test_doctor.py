@@ -9,8 +9,12 @@ FILES = {"version", "doctor.txt", "doctor.json", "sockets.json", "ruleset", "rou
 
 
 def test_nothing_to_look_at(call):
+    """Whoever looked at nothing has not found everything well."""
     done = call("doctor", "-j")
-    assert (done.returncode, done.stderr) == (0, "") and json.loads(done.stdout) == {"ok": True, "findings": []}
+    answer = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (1, "") and not answer["ok"]
+    assert [(f["id"], f["severity"]) for f in answer["findings"]] == [("not_delivered", "error")]
+    assert "nothing to look at" in answer["findings"][0]["cause"]
 
 
 def test_a_target_that_lacks_all(call):

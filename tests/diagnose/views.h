@@ -63,10 +63,21 @@ inline SystemView HealthyView() {
   return view;
 }
 
-// Routing forwards what carries the mark, as it does without rule or route.
-inline void Forward(SystemView* view, Family family) {
+// Routing refuses what carries the mark.
+inline void Refuse(SystemView* view, Family family, int error) {
   for (ProbeFacts& probe : view->probes) {
-    if (probe.family == family) probe.answer.kind = RouteAnswer::Kind::kForward;
+    if (probe.family != family) continue;
+    probe.answer.kind = RouteAnswer::Kind::kRefused;
+    probe.answer.error = error;
+  }
+}
+
+// Routing forwards what carries the mark, as it does without rule or route, by `table`.
+inline void Forward(SystemView* view, Family family, uint32_t table = RT_TABLE_MAIN) {
+  for (ProbeFacts& probe : view->probes) {
+    if (probe.family != family) continue;
+    probe.answer.kind = RouteAnswer::Kind::kForward;
+    probe.answer.table = table;
   }
 }
 

@@ -175,8 +175,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     decoder.Take(expr.get());
   }
-  for (const RuleCondition& condition : decoder.Finish().conditions) {
-    if (condition.any_bit && !condition.numbers.empty()) std::abort();
+  for (const RuleFacts& rule : decoder.Finish()) {
+    for (const RuleCondition& condition : rule.conditions) {
+      if (condition.any_bit && !condition.numbers.empty()) std::abort();
+    }
   }
   return 0;
 }

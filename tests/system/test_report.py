@@ -73,9 +73,12 @@ def test_doctor_does_without_a_daemon_that_hangs(lab, make_engine, tmp_path):
         for words in ((), ("--control", engine.control)):
             done = lab.router.run(engine.binary, "doctor", "-j", *words, check=False)
             assert done.stderr == f"utproxy: doctor: ask the daemon at {engine.control}: no answer within 3 s\n"
-            assert json.loads(done.stdout)["ok"]
+            answer = json.loads(done.stdout)
+            assert done.returncode == 1 and not answer["ok"]
+            assert [(f["id"], f["fix"]) for f in answer["findings"]] == [
+                ("daemon_silent", f"kill -CONT {engine.process.pid}")], answer
         files = report(engine, tmp_path / "r.tar")
     finally:
         engine.process.popen.send_signal(signal.SIGCONT)
     assert "no answer" in lines(files["decisions.json"])[0]["error"]
-    assert json.loads(files["doctor.json"])["ok"]
+    assert [f["id"] for f in json.loads(files["doctor.json"])["findings"]] == ["daemon_silent"]

@@ -97,6 +97,14 @@ TEST(DoctorWatch, TellsWhatChanged) {
   changes = CompareViews(before, {}, now, &none);
   ASSERT_EQ(changes.size(), 1u);
   EXPECT_EQ(changes[0].event, "listener_restarted");
+  now = before;
+  now.daemon = DaemonFacts{};
+  changes = CompareViews(now, {}, before, &none);
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_EQ(changes[0].event, "daemon_gone");
+  changes = CompareViews(before, {}, now, &none);
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_EQ(changes[0].event, "daemon_back");
 }
 
 }  // namespace

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Set-ups that no check of doctor's was written for: it names what keeps packets from the listener, and says nothing of
+what works."""
+import dataclasses
+import json
+import signal
+
+import pytest
+
+from doctor_router import ON_PORT, PORT, Router
+from engine import Target, Utproxy
+from faults import both
+from lab import wait_until
+
+
+@pytest.fixture
+def make_router(make_lab, utproxy):
+    routers = []
+
+    def make(server=False, **words):
+        routers.append(Router(make_lab(server=server), utproxy, **words))
+        return routers[-1]
+
+    yield make
+    for router in routers:
+        router.close()
+
+
+TPROXY = f"-p tcp --dport {PORT} -j TPROXY --on-port {ON_PORT}"
+
+
+def each_tool(command):
+    return f"iptables -t mangle {command}\nip6tables -t mangle {command}"
+
+
+def nft(rules):
+    def do(r):
+        r.space.run("nft", "-f", "-", text=rules)
+    return do
+
+
+def sh(script):
+    return lambda r: r.sh(script)
+
+
+def listener_elsewhere(r):
+    r.listener.stop()
+    r.lab.listen("tcp", ON_PORT, space=r.lab.client, report=False)
+
+
+def bridge_port(r):
+    r.sh("ip link add br0 type bridge\nip link set lan0 master br0\nip link set br0 up")
+
+
+def recreated_interface(r):
+    """The rule names the interface by its number, and the number is another one's now."""
+    r.space.run("nft", "-f", "-", text=f"flush ruleset\ntable inet users {{ chain pre {{ "
+                f"type filter hook prerouting priority mangle; iif lan0 tcp dport {PORT} tproxy to :{ON_PORT} "
+                "meta mark set 1 accept; }; }")
+    assert r.errors() == [], r.doctor()
+    r.sh("ip link del lan0\nip link add lan0 type veth peer name far0\nip address add 10.77.1.1/24 dev lan0\n"
+         "ip link set lan0 up\nip link set far0 up")
+
+
+@dataclasses.dataclass
+class Setup:
+    name: str
+    do: object
+    id: str = "not_delivered"
+    cause: str = ""  # stands in the cause
+    kind: str = "xt"
+    server: bool = False
+    family: int = 4
+    breaks: bool = True  # what works() asks for
+    mends: bool = True   # by what doctor proposes
+
+
+WITHOUT_MARK = each_tool("-F PREROUTING") + "\n" + each_tool(f"-A PREROUTING -i lan0 {TPROXY}")
+CHAIN = "chain pre { type filter hook prerouting priority PRIORITY; POLICY }"
+BROKEN = [
+    Setup("blackhole in front", sh(both("{ip} rule add blackhole priority 50")), cause="`ip rule` 50 (blackhole)"),
+    Setup("prohibit for the interface in front", sh(both("{ip} rule add iif lan0 prohibit priority 60")), cause="`ip rule` 60"),
+    Setup("unreachable for the mark in front", sh(both("{ip} rule add fwmark 0x1/0x1 unreachable priority 60")),
+          "mark_overlap", "refuses"),
+    Setup("the mark's rule behind main", sh(both("{ip} rule del fwmark 0x1/0x1 lookup 100\n"
+                                                 "{ip} rule add fwmark 0x1/0x1 lookup 100 priority 40000")),
+          "mark_overlap", "is looked at after", server=True),
+    Setup("the sender's rule in front", sh("ip route add default via 10.77.1.2 table 200\n"
+                                           "ip rule add from 10.77.1.0/24 lookup 200 priority 10"),
+          "mark_overlap", "from 10.77.1.0/24"),
+    Setup("wrong mask", sh(both("{ip} rule del fwmark 0x1/0x1 lookup 100\n{ip} rule add fwmark 0x1/0x3 lookup 100\n") +
+                           each_tool("-F PREROUTING") + "\n" + each_tool(f"-A PREROUTING {TPROXY} --tproxy-mark 2/2")),
+          "no_fwmark_rule"),
+    Setup("wrong table", sh(both("{ip} rule del fwmark 0x1/0x1 lookup 100\n{ip} rule add fwmark 0x1/0x1 lookup 101")),
+          "no_local_route"),
+    Setup("route is not local", sh("ip route flush table 100\nip route add default dev lo table 100"), "no_local_route"),
+    Setup("rule for another interface", sh(both("{ip} rule del fwmark 0x1/0x1 lookup 100\n"
+                                                "{ip} rule add iif wan9 fwmark 0x1/0x1 lookup 100")), "no_fwmark_rule"),
+    Setup("no mark", sh(WITHOUT_MARK), cause="sets no mark"),
+    Setup("no mark, with a way out", sh(WITHOUT_MARK), cause="forwards them by wan0", server=True),
+    Setup("no mark, nft", nft(f"flush ruleset\ntable inet users {{ chain pre {{ type filter hook prerouting priority mangle; "
+                              f"tcp dport {PORT} tproxy to :{ON_PORT} accept; }}; }}"), cause="sets no mark", kind="nft"),
+    Setup("ACCEPT in front", sh(each_tool("-I PREROUTING -i lan0 -j ACCEPT")), cause="Rule 1 of chain PREROUTING"),
+    Setup("ACCEPT of the port's range in front", sh(each_tool("-I PREROUTING -p tcp --dport 8000:9000 -j ACCEPT")),
+          cause="Rule 1 of chain PREROUTING"),
+    Setup("RETURN in a chain in front", sh(each_tool("-N first") + "\n" + each_tool("-A first -p tcp -j DROP") + "\n" +
+                                           each_tool("-I PREROUTING -j first")), cause="chain first"),
+    Setup("DROP in raw", sh("iptables -t raw -A PREROUTING -i lan0 -p tcp -j DROP"), cause="table raw"),
+    Setup("IPv6 alone accepted in front", sh("ip6tables -t mangle -I PREROUTING -j ACCEPT"), cause="Rule 1", family=6),
+    Setup("policy drop of an earlier chain", nft("table inet early { " + CHAIN.replace("PRIORITY", "raw").replace(
+        "POLICY", "policy drop; iifname wan0 accept;") + "; }"), cause="policy of chain pre", kind="nft"),
+    Setup("a later chain drops", nft("table inet late { " + CHAIN.replace("PRIORITY", "filter").replace(
+        "POLICY", "policy drop; tcp dport 22 accept;") + "; }"), cause="behind it", kind="nft"),
+    Setup("destination changed before", nft(f"table ip early {{ chain pre {{ type nat hook prerouting priority -175; "
+                                            f"tcp dport {PORT} dnat to 10.77.1.1:99; }}; }}"),
+          cause="changes the destination", kind="nft"),
+    Setup("an interface that is not there", sh(each_tool("-F PREROUTING") + "\n" + each_tool(
+        f"-A PREROUTING -i lan9 {TPROXY} --tproxy-mark 1/1")), cause="lan9, which does not exist", mends=False),
+    Setup("an interface made anew", recreated_interface, cause="which does not exist", kind="nft", mends=False),
+    Setup("interface down", sh("ip link set lan0 down"), cause="is down", mends=False),
+    Setup("interface put into a bridge", bridge_port, cause="port of the bridge br0"),
+    Setup("REDIRECT instead", sh(each_tool("-F PREROUTING") + f"\niptables -t nat -A PREROUTING -p tcp --dport {PORT} "
+                                 f"-j REDIRECT --to-ports {ON_PORT}"), cause="nothing to look at", breaks=False, mends=False),
+    Setup("listener in another namespace", listener_elsewhere, "no_listener", mends=False),
+    Setup("destination changed behind", sh(f"iptables -t nat -A PREROUTING -i lan0 -p tcp --dport {PORT} ! -d 10.0.0.0/8 -j DNAT "
+                                           "--to 10.77.1.2:99\niptables -t nat -A PREROUTING -i lan0 -p tcp -j DNAT --to 10.77.1.2:99\n"
+                                           "iptables -t mangle -I PREROUTING -d 10.77.1.1 -j RETURN"),
+          cause="changes their destination"),
+    Setup("port forward", sh(f"iptables -t nat -A PREROUTING -i lan0 -d 10.77.1.1 -p tcp --dport {PORT} -j DNAT --to 10.77.1.2:80"),
+          "own_services_matched", breaks=False),
+    Setup("port forward, nft", nft(f"table ip fw {{ chain pre {{ type nat hook prerouting priority dstnat; "
+                                   f"fib daddr type local tcp dport {{ 22, {PORT} }} dnat to 10.77.1.2:80; }}; }}"),
+          "own_services_matched", kind="nft", breaks=False),
+]
+
+
+@pytest.mark.parametrize("setup", BROKEN, ids=lambda s: s.name.replace(" ", "_"))
+def test_broken(make_router, setup):
+    router = make_router(kind=setup.kind, server=setup.server).set_up()
+    assert router.errors() == [], router.doctor()
+    setup.do(router)
+    findings = [f for f in router.doctor() if f["severity"] == "error"]
+    assert {f["id"] for f in findings} == {setup.id}, findings
+    assert any(setup.cause in f["cause"] for f in findings), findings
+    if setup.breaks:
+        assert not router.works(setup.family, seconds=1.5), "nothing is broken"
+    if setup.mends:
+        router.mend()
+        assert router.works(setup.family), router.doctor()
+
+
+NFT_TARGET = f"tcp dport {PORT} tproxy to :{ON_PORT} meta mark set 0x1 accept"
+
+
+def in_table(rules):
+    return nft(f"flush ruleset\ntable inet users {{ {rules}; }}")
+
+
+HEALTHY = [
+    Setup("another target", sh(each_tool(f"-I PREROUTING -p tcp --dport 99 -j TPROXY --on-port {ON_PORT} --tproxy-mark 1/1"))),
+    Setup("rules of others for marks", sh(both("{ip} rule add fwmark 0x80000/0xff0000 lookup main priority 5210\n"
+                                               "{ip} rule add fwmark 0x80000/0xff0000 unreachable priority 5250"))),
+    Setup("a mask of many bits", sh(each_tool("-F PREROUTING") + "\n" + each_tool(
+        f"-A PREROUTING {TPROXY} --tproxy-mark 0x2100/0xff00") + "\n" + both("{ip} rule add fwmark 0x2100/0xff00 lookup 100"))),
+    Setup("without IPv6", sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1")),
+    Setup("port forwards of containers", sh(
+        "iptables -t nat -N DOCKER\niptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n"
+        "iptables -t nat -A DOCKER ! -i docker0 -p tcp --dport 8443 -j DNAT --to 172.17.0.2:443\n"
+        "iptables -t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE")),
+    Setup("addresses left out", sh("\n".join(f"iptables -t mangle -I PREROUTING -d {net} -j RETURN" for net in (
+        "10.0.0.0/8", "192.168.0.0/16", "198.51.100.0/24", "240.0.0.0/4")))),
+    Setup("own addresses left out", sh(each_tool("-I PREROUTING -m addrtype --dst-type LOCAL -j RETURN"))),
+    Setup("only what comes from one side", in_table(
+        f"chain pre {{ type filter hook prerouting priority mangle; iifname != lan0 return; {NFT_TARGET}; }}"), server=True),
+    Setup("established first", sh(each_tool("-N DIVERT") + "\n" + each_tool("-A DIVERT -j MARK --set-mark 1") + "\n" +
+                                  each_tool("-A DIVERT -j ACCEPT") + "\n" +
+                                  each_tool("-I PREROUTING -p tcp -m socket --transparent -j DIVERT"))),
+    Setup("mark set before", sh(each_tool("-F PREROUTING") + "\n" + each_tool(
+        f"-A PREROUTING -p tcp --dport {PORT} -j MARK --set-mark 1") + "\n" + each_tool(f"-A PREROUTING {TPROXY}"))),
+    Setup("no mark, a rule for the interface", sh(WITHOUT_MARK + "\n" + both("{ip} rule add iif lan0 lookup 100"))),
+    Setup("mark from the connection", sh(each_tool("-I PREROUTING -j CONNMARK --restore-mark"))),
+    Setup("forward policy drop", sh("iptables -P FORWARD DROP\nip6tables -P FORWARD DROP")),
+    Setup("strict rp_filter", sh("echo 1 > /proc/sys/net/ipv4/conf/lan0/rp_filter")),
+    Setup("zones", nft("table inet zones { chain pre { type filter hook prerouting priority raw; iifname lan0 ct zone set 5; }; }")),
+    Setup("input by state and mark", nft("table inet fw { chain in { type filter hook input priority 0; policy drop; ct state "
+                                         "vmap { established : accept, related : accept, invalid : drop }; meta mark 1 accept; "
+                                         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; }; }")),
+    Setup("input by interface", nft("table inet fw { chain in { type filter hook input priority 0; policy drop; "
+                                    "iifname vmap { lan0 : accept, lo : accept }; }; }")),
+    Setup("chains by interface", in_table(
+        f"chain lan {{ {NFT_TARGET}; }}; chain pre {{ type filter hook prerouting priority mangle; iifname vmap {{ lan0 : jump lan, "
+        "wan0 : return }; }"), kind="nft"),
+    Setup("interface by number", in_table(
+        f"chain pre {{ type filter hook prerouting priority mangle; iif lo accept; iif lan0 {NFT_TARGET}; }}"), kind="nft", server=True),
+    Setup("both protocols in a set", in_table(
+        f"set nets {{ type ipv4_addr; flags interval; elements = {{ 10.0.0.0/8 }}; }}; chain pre {{ type filter hook prerouting "
+        f"priority mangle; ip daddr @nets return; meta nfproto ipv6 ip6 daddr fc00::/7 return; {NFT_TARGET}; }}"), kind="nft"),
+]
+
+
+@pytest.mark.parametrize("setup", HEALTHY, ids=lambda s: s.name.replace(" ", "_"))
+def test_healthy(make_router, setup):
+    router = make_router(kind=setup.kind, server=setup.server)
+    router.set_up()
+    setup.do(router)
+    assert router.errors() == [], router.doctor()
+    assert router.works(), "it does not work"
+    assert router.errors() == [], router.doctor()
+
+
+def test_martians_of_another_cause(make_router):
+    """The counter of refused packets has moved, for a sender that is nobody's here."""
+    router = make_router().set_up()
+    router.lab.know_each_other()
+    router.sh("echo 1 > /proc/sys/net/ipv4/conf/lan0/rp_filter")
+    router.lab.client.sh("ip address add 192.0.2.7/32 dev lo\nip route replace default via 10.77.1.1 src 192.0.2.7")
+    router.works(seconds=1.5)
+    counters = router.space.read("/proc/net/netstat").splitlines()
+    at = counters[0].split().index("IPReversePathFilter")
+    assert int(counters[1].split()[at]) > 0
+    assert router.errors() == [], router.doctor()
+
+
+def test_one_protocol_lacks_its_listener(lab, make_engine, utproxy):
+    """What doctor proposes can be pasted while the daemon runs, and leaves the protocol that has no listener alone."""
+    lab.listen("tcp", ON_PORT, family="dual")
+    engine = Utproxy(lab, Target("tcp", PORT, on_port=ON_PORT, options=("--proto", "udp")), "install", utproxy).start()
+    router = Router(lab, utproxy)
+    router.engine = engine
+    try:
+        wrong = [f for f in router.doctor() if f["severity"] == "error"]
+        assert {f["id"] for f in wrong} == {"no_listener"}, wrong
+        process = lab.router.start("sh", "-c", wrong[0]["fix"], name="fix")
+        wait_until(lambda: "utproxy: ready" in process.err(), 20, process.err)
+        router.engine = None
+        assert router.errors() == [], router.doctor()
+    finally:
+        router.close()
+
+
+def test_watch_outlives_the_daemon(lab, utproxy):
+    lab.listen("tcp", ON_PORT, family="dual")
+    engine = Utproxy(lab, Target("tcp", PORT, on_port=ON_PORT), "rules", utproxy).start()
+    watch = lab.router.start(utproxy, "doctor", "--watch", "-j", "--control", engine.control, name="watch")
+    events = lambda: [json.loads(line).get("event") for line in watch.out().splitlines()]  # noqa: E731
+    wait_until(lambda: len(events()) == 1, 10, "the first look")
+    assert engine.stop() == 0
+    wait_until(lambda: "daemon_gone" in events(), 10, watch.out)
+    engine.launch()
+    wait_until(lambda: "daemon_back" in events(), 10, watch.out)
+    assert watch.alive()
+    watch.popen.send_signal(signal.SIGTERM)
+    assert engine.stop() == 0
