@@ -24,7 +24,7 @@
 #include "diagnose/anonymizer.h"
 #include "doctor_source.h"
 #include "doctor_text.h"
-#include "text.h"
+#include "printable.h"
 
 namespace utproxy::tools {
 namespace {
@@ -124,9 +124,10 @@ class ReportCommand : public Command {
       if (anonymize_) file.text = anonymizer.Mask(file.text);
     }
     RETURN_IF_ERROR(WriteTar(path_, files));
-    env.out << path_ << ": " << absl::StrJoin(files, ", ", [](std::string* out, const File& f) {
-      absl::StrAppend(out, f.name);
-    }) << "\n";
+    env.out << Printable(path_) << ": "
+            << absl::StrJoin(files, ", ",
+                             [](std::string* out, const File& f) { absl::StrAppend(out, f.name); })
+            << "\n";
     return kExitOk;
   }
 

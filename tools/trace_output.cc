@@ -14,6 +14,7 @@
 #include <ostream>
 
 #include "base/status.h"
+#include "printable.h"
 #include "trace/nflog_codec.h"
 #include "trace/pcapng_writer.h"
 #include "trace_text.h"
@@ -89,7 +90,8 @@ class CaptureOutput : public TraceOutput {
     if (!out_->good()) {
       return absl::DataLossError(absl::StrCat("write ", path_, ": not all of it was written"));
     }
-    env_.err << "utproxy: trace: wrote " << written_ << " decisions to " << path_ << std::endl;
+    env_.err << "utproxy: trace: wrote " << written_ << " decisions to " << Printable(path_)
+             << std::endl;
     return absl::OkStatus();
   }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "printable.h"
 #include "text.h"
 
 namespace utproxy::tools {
