@@ -120,7 +120,7 @@ std::string PrefixOf(const Json& json, absl::Span<const uint8_t> bytes, uint32_t
   if (ClaimedLength(bytes) != true_length) prefix["length"] = true_length;
   Packet packet;
   ParsePacket(bytes, true_length, &packet);
-  const bool decided = json["reason"] != ReasonName(Reason::kHeaderTruncated);
+  const bool decided = json.value("reason", "") != ReasonName(Reason::kHeaderTruncated);
   if (decided && packet.outcome == ParseOutcome::kHeaderTruncated) {
     prefix["packet"] = json["packet"];
   }
