@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import tarfile
+import time
 
 import pytest
 
@@ -118,6 +119,22 @@ def test_a_daemon_that_hangs_is_said_so(lab, make_engine, words):
     assert done.returncode == 1 and done.stdout == ""
     first, remedy = done.stderr.splitlines()
     assert first == f"utproxy: ask the daemon at {engine.control}: no answer within 3 s" and "stuck" in remedy
+
+
+def test_a_trace_outlasts_silence_and_not_a_daemon_that_hangs(lab, make_engine):
+    lab.listen("udp", ON_PORT)
+    engine = make_engine("install", lab, Target("udp", PORT, on_port=ON_PORT))
+    tracer = lab.router.start(engine.binary, "trace", "--control", engine.control, "dport", 1, name="trace")
+    time.sleep(11)  # nothing to show: longer than a stream may be silent
+    assert tracer.alive() and tracer.err() == ""
+    engine.process.popen.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: not tracer.alive(), 15, "the trace's end")
+    finally:
+        engine.process.popen.send_signal(signal.SIGCONT)
+    first, remedy = tracer.err().splitlines()
+    assert tracer.popen.returncode == 1
+    assert first == f"utproxy: ask the daemon at {engine.control}: no answer within 10 s" and "stuck" in remedy
 
 
 def test_doctor_does_without_a_daemon_that_hangs(lab, make_engine, tmp_path):
