@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "arguments.h"
 #include "base/clock.h"
 #include "engine/decider.h"
 #include "engine/flight_tap.h"
@@ -132,9 +133,7 @@ int Main(size_t packets, int rounds, size_t flow_count) {
 }  // namespace utproxy
 
 int main(int argc, char** argv) {
-  const auto number = [&](int i, long otherwise) {
-    return argc > i ? std::strtol(argv[i], nullptr, 10) : otherwise;
-  };
-  return utproxy::Main(static_cast<size_t>(number(1, 50000)), static_cast<int>(number(2, 5)),
-                       static_cast<size_t>(number(3, 1)));
+  const utproxy::Arguments arguments(argc, argv);
+  return utproxy::Main(arguments.Number<size_t>(1, 50000), arguments.Number(2, 5),
+                       arguments.Number<size_t>(3, 1));
 }
