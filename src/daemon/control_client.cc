@@ -108,9 +108,9 @@ absl::Status AskDaemon(const std::string& path, const Json& request,
 
 absl::Status StreamFromDaemon(const std::string& path, const Json& request,
                               const std::function<bool(const Json&)>& handler,
-                              const std::function<void()>& pause) {
+                              const std::function<void()>& pause, int64_t silence_ns) {
   return Ask(
-      path, request, kSilenceNs, [&](Json answer) { return handler(answer); }, pause);
+      path, request, silence_ns, [&](Json answer) { return handler(answer); }, pause);
 }
 
 }  // namespace utproxy

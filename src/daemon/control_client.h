@@ -32,10 +32,10 @@ absl::Status AskDaemon(const std::string& path, const Json& request,
 // The same for an answer that has no end until the asker wants none: `handler` is called with each
 // object as it comes, and returns false where it wants no more; `pause` is called when it would
 // have to wait for the next one. It waits for as long as it takes, but a daemon that has nothing to
-// tell says so every second (kAliveNs): one that is silent for kSilenceNs is a DeadlineExceeded.
+// tell says so every second (kAliveNs): one that is silent for `silence_ns` is a DeadlineExceeded.
 absl::Status StreamFromDaemon(const std::string& path, const Json& request,
                               const std::function<bool(const Json&)>& handler,
-                              const std::function<void()>& pause);
+                              const std::function<void()>& pause, int64_t silence_ns = kSilenceNs);
 
 }  // namespace utproxy
 

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
-#include "packet/build.h"
+#include "support/packets.h"
 
 namespace utproxy {
 namespace {
@@ -38,11 +38,7 @@ class CopyExplainerTest : public ::testing::Test {
         5, *Filter::Compile(filter), parts, [](uint32_t) { return std::string("lan0"); });
   }
 
-  const std::vector<uint8_t> bytes_ = BuildPacket({.src = *Address::Parse("10.0.0.2"),
-                                                   .dst = *Address::Parse("10.0.0.1"),
-                                                   .sport = 4000,
-                                                   .dport = 53,
-                                                   .protocol = IPPROTO_UDP});
+  const std::vector<uint8_t> bytes_ = testing::Datagram();
   int asked_ = 0;
 };
 
@@ -60,7 +56,7 @@ TEST_F(CopyExplainerTest, AFailureIsToldAndCountedAndTheNextIsExplained) {
     EXPECT_EQ((*failed)["error"], "ask sock_diag: no answer");
     EXPECT_EQ((*failed)["failed_total"], round);
     EXPECT_EQ((*failed)["time"], "1970-01-01T00:00:01.000000000Z");
-    EXPECT_EQ((*failed)["packet"]["dst"], "10.0.0.1");
+    EXPECT_EQ((*failed)["packet"]["dst"], "203.0.113.80");
     EXPECT_EQ((*failed)["packet"]["mark"], "0xa0");
     EXPECT_EQ((*failed)["raw"]["length"], bytes_.size());
     EXPECT_FALSE(failed->contains("verdict"));
