@@ -22,7 +22,7 @@ namespace utproxy {
 // {"end": true}: an answer without it was cut short.
 //
 // Each client has a thread of its own, up to kMaxClients; the next ones wait a second, and are then
-// told {"error": ...}. A client has two
+// told {"error": ...}, as is who comes while they are told. A client has two
 // seconds for its whole request, and is cut off where it reads nothing for ten. Neither delays
 // another client below that number, the end of the server, or packets.
 class ControlServer {

@@ -173,7 +173,11 @@ TEST_F(ControlServerTest, OneTooManyIsToldSo) {
                             "one, such as a 'utproxy trace'"));
   }
   staying.pop_back();
-  EXPECT_TRUE(ask().ok());
+  // Who comes while others are being refused may be refused at once.
+  const int64_t end_ns = MonotonicNs() + 20 * kNsPerSec;
+  bool served = false;
+  while (!served && MonotonicNs() < end_ns) served = ask().ok();
+  EXPECT_TRUE(served);
 }
 
 // A stream that has begun and then says nothing more, not even that it goes on.
