@@ -17,6 +17,7 @@
 #include <memory>
 #include <vector>
 
+#include "arguments.h"
 #include "base/clock.h"
 #include "engine/decider.h"
 #include "engine/flight_tap.h"
@@ -133,10 +134,7 @@ int Main(size_t packets, int rounds, size_t flow_count, uint16_t on_port) {
 }  // namespace utproxy
 
 int main(int argc, char** argv) {
-  const auto number = [&](int i, long otherwise) {
-    return argc > i ? std::strtol(argv[i], nullptr, 10) : otherwise;
-  };
-  return utproxy::Main(static_cast<size_t>(number(1, 50000)), static_cast<int>(number(2, 5)),
-                       static_cast<size_t>(number(3, 1)),
-                       static_cast<uint16_t>(number(4, utproxy::kOnPort)));
+  const utproxy::Arguments arguments(argc, argv);
+  return utproxy::Main(arguments.Number<size_t>(1, 50000), arguments.Number(2, 5),
+                       arguments.Number<size_t>(3, 1), arguments.Number(4, utproxy::kOnPort));
 }

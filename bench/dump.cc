@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "base/clock.h"
 #include "churn/idle.h"
 #include "mirror/socket_count.h"
@@ -180,9 +181,7 @@ int Main(size_t sockets, size_t made, int rounds) {
 }  // namespace utproxy
 
 int main(int argc, char** argv) {
-  const auto number = [&](int i, long otherwise) {
-    return argc > i ? std::strtol(argv[i], nullptr, 10) : otherwise;
-  };
-  return utproxy::Main(static_cast<size_t>(number(1, 100000)),
-                       static_cast<size_t>(number(2, 1000000)), static_cast<int>(number(3, 7)));
+  const utproxy::Arguments arguments(argc, argv);
+  return utproxy::Main(arguments.Number<size_t>(1, 100000), arguments.Number<size_t>(2, 1000000),
+                       arguments.Number(3, 7));
 }

@@ -9,11 +9,9 @@ A client's connections send as fast as they can to a listener behind the queue, 
 sources go the same way. Prints medians and spread of the bytes that arrived, and the ratio; exits with 1 where a ratio is
 under the goal. Without --only and --json the figures are kept in results/flood.json and in README.md.
 """
-import argparse
 import dataclasses
 import json
 import multiprocessing
-import os
 import pathlib
 import selectors
 import socket
@@ -27,6 +25,7 @@ RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "system"))
 from engine import Target, Utproxy, route_by_mark  # noqa: E402
+import options as options_of  # noqa: E402
 import readme_tables  # noqa: E402
 from lab import ASKED, CLIENT, Lab, TRANSPARENT, endpoint, wait_until  # noqa: E402
 
@@ -143,7 +142,7 @@ class Deciding:
 class Bench:
     def __init__(self, options):
         self.options = options
-        self.build = pathlib.Path(options.build).resolve()
+        self.build = options.build
         self.traffic = self.build / "tests" / "system" / "traffic" / "traffic"
 
     def measure(self, case, contestant):
@@ -219,20 +218,13 @@ def row(case, results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("build")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options_of.parser(__doc__, rounds=5, pps=150000,
+                               pps_help="the flood's packets a second; 0: as many as can be sent, which are the more the less is served")
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--senders", type=int, default=1)
-    parser.add_argument("--pps", type=int, default=150000,
-                        help="the flood's packets a second; 0: as many as can be sent, which are the more the less is served")
     parser.add_argument("--only", default="", help="names of cases, comma-separated")
     parser.add_argument("--json", default="")
-    parser.add_argument("--tiny", action="store_true", help="one short round of one case, whatever the ratio")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("flood.py: needs root, for network namespaces")
-        return 77
+    options = options_of.read(parser)
     if options.tiny:
         options.rounds, options.seconds, options.pps, options.only = 1, 0.2, 20000, "syn hit"
     bench = Bench(options)

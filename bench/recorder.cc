@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "arguments.h"
 #include "base/clock.h"
 #include "engine/flight_tap.h"
 
@@ -62,8 +63,6 @@ int Main(size_t packets, int rounds) {
 }  // namespace utproxy
 
 int main(int argc, char** argv) {
-  const auto number = [&](int i, long otherwise) {
-    return argc > i ? std::strtol(argv[i], nullptr, 10) : otherwise;
-  };
-  return utproxy::Main(static_cast<size_t>(number(1, 5'000'000)), static_cast<int>(number(2, 5)));
+  const utproxy::Arguments arguments(argc, argv);
+  return utproxy::Main(arguments.Number<size_t>(1, 5'000'000), arguments.Number(2, 5));
 }

@@ -5,26 +5,26 @@
 Usage: tracing.py BUILD_DIR [--rounds N] [--pps N] [--packets N], as root.
 
 Datagrams of random sources go to a transparent listener that nobody reads, through one queue of `utproxy run`. Prints for
-each reader the packets that the queue lost (none should be), the decisions shown and lost, and their sum beside the number
+each reader the packets that the queue lost (none should be), the decisions shown (or written) and lost, and their sum beside the number
 of packets, which has to be the same: exits with 1 where it is not, or where a reader made packets be lost.
 """
-import argparse
 import json
-import os
 import pathlib
 import signal
 import socket
 import statistics
+import struct
 import sys
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "system"))
+import options as options_of  # noqa: E402
 from engine import Target, Utproxy, packet_count  # noqa: E402
 from lab import ASKED, CLIENT, Lab, TRANSPARENT, endpoint, wait_until  # noqa: E402
 
 PORT, SOURCES = 5353, "198.18.0.0/15"
 # How each reads; None: nobody does. "stopped" reads nothing after its first moments.
-READERS = {"none": None, "text": [], "json": ["-j"], "filter": ["dport", "1"], "write": ["--write", "/dev/null"], "stopped": []}
+READERS = {"none": None, "text": [], "json": ["-j"], "filter": ["dport", "1"], "write": ["--write"], "stopped": []}
 
 
 def nice_threads(process):
@@ -32,10 +32,24 @@ def nice_threads(process):
     return sum(int((task / "stat").read_text().rpartition(")")[2].split()[16]) == 10 for task in tasks)
 
 
-def decisions_of(reader):
+def packets_in(capture):
+    """The packet blocks of a pcapng file; the last one may be half written."""
+    data, at, found = capture.read_bytes(), 0, 0
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("=II", data, at)
+        at += length
+        found += kind == 6 and at <= len(data)
+    return found
+
+
+def decisions_of(reader, capture):
+    """How many were shown, or written, and how many lost, as the reader says."""
     lines = (reader.out() + reader.err()).splitlines()
     said = [line for line in lines if " decisions lost, " in line]
-    shown = sum(1 for line in reader.out().splitlines() if not line.startswith("-- "))
+    if capture.exists():
+        shown = packets_in(capture)
+    else:
+        shown = sum(1 for line in reader.out().splitlines() if not line.startswith("-- "))
     return shown, int(said[-1].split(" decisions lost, ")[1].split()[0]) if said else 0
 
 
@@ -50,9 +64,10 @@ def measure(build, name, options):
         listener.bind(("", PORT))
         engine = Utproxy(lab, Target("udp", PORT), "install", str(build / "tools" / "utproxy"))
         engine.start()
-        reader = None
+        reader, capture = None, pathlib.Path(lab.directory) / "decisions.pcapng"
         if READERS[name] is not None:
-            reader = lab.router.start(engine.binary, "trace", "--control", engine.control, *READERS[name], name="trace")
+            words = READERS[name] + ([capture] if name == "write" else [])
+            reader = lab.router.start(engine.binary, "trace", "--control", engine.control, *words, name="trace")
             wait_until(lambda: nice_threads(engine.process) == 1, 10, reader.err)
             if name == "stopped":
                 reader.popen.send_signal(signal.SIGSTOP)
@@ -69,10 +84,11 @@ def measure(build, name, options):
 
         packets, lost = wait_until(settled, 30, engine.stats)
         result = {"packets": packets, "queue_lost": lost, "kpps": sent["sent"] / sent["ns"] * 1e6}
-        if reader and name in ("text", "json", "stopped"):
+        if reader and name in ("text", "json", "write", "stopped"):
             reader.popen.send_signal(signal.SIGCONT)
-            wait_until(lambda: sum(decisions_of(reader)) >= packets, 60, lambda: decisions_of(reader))
-            result["shown"], result["trace_lost"] = decisions_of(reader)
+            wait_until(lambda: sum(decisions_of(reader, capture)) >= packets, 60,
+                       lambda: decisions_of(reader, capture))
+            result["shown"], result["trace_lost"] = decisions_of(reader, capture)
         if reader:
             reader.stop(signal.SIGKILL)
         engine.stop()
@@ -83,22 +99,15 @@ def measure(build, name, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("build")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pps", type=int, default=100000)
+    parser = options_of.parser(__doc__, rounds=3, pps=100000)
     parser.add_argument("--packets", type=int, default=300000)
-    parser.add_argument("--tiny", action="store_true", help="one short round, whatever is lost by the queue")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("tracing.py: needs root, for network namespaces")
-        return 77
+    options = options_of.read(parser)
     if options.tiny:
         options.rounds, options.pps, options.packets = 1, 10000, 3000
     runs = {name: [] for name in READERS}
     for _ in range(options.rounds):
         for name, results in runs.items():
-            results.append(measure(pathlib.Path(options.build).resolve(), name, options))
+            results.append(measure(options.build, name, options))
     wrong = False
     print("reader   | sent, kpps | queue lost | shown | lost by the reader | shown + lost − packets")
     for name, results in runs.items():

@@ -10,6 +10,7 @@
 #include <ostream>
 
 #include "base/status.h"
+#include "printable.h"
 
 namespace utproxy::tools {
 namespace {
@@ -19,10 +20,10 @@ constexpr char kProgramExample[] =
 
 int Report(Environment& env, const absl::Status& status, absl::string_view fallback_remedy = "") {
   env.out.flush();
-  env.err << "utproxy: " << status.message() << "\n";
+  env.err << "utproxy: " << Printable(status.message()) << "\n";
   const std::string remedy = RemedyOf(status);
   const absl::string_view hint = remedy.empty() ? fallback_remedy : absl::string_view(remedy);
-  if (!hint.empty()) env.err << hint << "\n";
+  if (!hint.empty()) env.err << Printable(hint) << "\n";
   return IsUsageError(status) ? kExitUsage : kExitFailed;
 }
 

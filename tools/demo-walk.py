@@ -5,6 +5,7 @@
 Usage: demo-walk.py UTPROXY [--stay], as root. With --stay it waits before the end, for trying things out by hand. Exit 0 where every conversation went as it should.
 """
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,7 +28,7 @@ import packets  # noqa: E402
 
 WIDTH = 80
 ON_PORT = 1090
-MARK = "0x1"
+MARK = "0x1/0x1"
 TOPOLOGY = """
     client                         router
    +-------------------+          +------------------------------------------+
@@ -160,7 +161,7 @@ class Listener:
             connection, peer = self.tcp.accept()
             local = connection.getsockname()
             self.saw["tcp", unmapped(peer[0]), peer[1]] = lab.endpoint(unmapped(local[0]), local[1])
-            with connection:
+            with connection, contextlib.suppress(OSError):  # with --stay anything may be broken
                 while data := connection.recv(65536):
                     connection.sendall(data)
 
@@ -169,7 +170,7 @@ class Listener:
             data, control, _, peer = self.udp.recvmsg(65536, 256)
             original = next(filter(None, (original_destination(*c) for c in control)), "")
             self.saw["udp", unmapped(peer[0]), peer[1]] = original
-            if original in self.replies:
+            with contextlib.suppress(OSError, KeyError):
                 self.replies[original].sendto(data, (unmapped(peer[0]), peer[1]))
 
 
@@ -333,20 +334,38 @@ class Walk:
             time.sleep(0.02)
 
     def wait(self):
-        say("The router stays until you press Enter. In another terminal, as root, enter it, break something there, and ask:")
-        command(["nsenter", f"--net={self.router.path}"])
-        command(["ip", "rule", "del", "fwmark", "0x1/0x1"])
-        command([self.binary, "doctor"])
+        heading(7, "Yours")
+        say("The router stays until you press Enter. In another terminal, as root, enter it:")
+        command(["nsenter", f"--net={self.router.path}", "env", f"PATH={pathlib.Path(self.binary).parent}:$PATH", "bash"])
+        print("\nBreak something there, such as")
+        command(["ip", "rule", "del", "fwmark", MARK])
+        print("\nand ask what is wrong, what becomes of a packet, what utproxy decided:")
+        words = ["tcp", "10.77.1.2:40009", "203.0.113.80:80", "--iif", "lan0", "--on-port", str(ON_PORT), "--tproxy-mark", MARK]
+        command(["utproxy", "doctor"])
+        command(["utproxy", "explain", *words])
+        command(["utproxy", "trace", "--last", "20", "--control", self.control])
+        command(["utproxy", "stats", "--control", self.control])
+        print()
+        say("To have the client ask once more, by TCP or UDP (it prints 'hello' where it gets its answer):")
+        for kind, port in (("tcp", 80), ("udp", 53)):
+            command(["nsenter", f"--net={self.client.path}", "timeout", "2", "bash", "-c",
+                     f"'exec 3<>/dev/{kind}/203.0.113.80/{port}; echo hello >&3; head -1 <&3'"])
         sys.stdout.flush()
         sys.stdin.readline()
 
     def end(self):
-        heading(7, "What utproxy counted, and its end")
+        heading(8 if self.stay else 7, "What utproxy counted, and its end")
         command(["utproxy", "stats"])
-        quote(self.router.run(self.binary, "stats", "--control", self.control).stdout)
+        if self.stay:  # it may have been stopped, or ended
+            with contextlib.suppress(ProcessLookupError):
+                self.daemon.popen.send_signal(signal.SIGCONT)
+        stats = self.router.run(self.binary, "stats", "--control", self.control, check=not self.stay)
+        quote(stats.stdout or stats.stderr)
         status = self.daemon.stop()
-        self.router.run("nft", "delete", "table", "inet", "witness")
+        self.router.run("nft", "delete", "table", "inet", "witness", check=not self.stay)
         left = self.router.run("nft", "list", "ruleset").stdout
+        if self.stay:  # what else is there somebody put there by hand
+            left = "".join(line for line in self.router.run("nft", "list", "tables").stdout.splitlines() if "utproxy" in line)
         for family in ("-4", "-6"):
             left += "".join(line + "\n" for line in self.router.run("ip", family, "rule").stdout.splitlines()
                             if "fwmark" in line)
@@ -355,7 +374,7 @@ class Walk:
         return status == 0 and not left.strip()
 
     def summary(self, clean):
-        heading(8, "Summary")
+        heading(9 if self.stay else 8, "Summary")
         row = "{:<14} {:<20} {:<20} {:<9} {:>4} {}"
         print(row.format("conversation", "asked", "listener saw", "reason", "pkts", "bytes"))
         for talk in TALKS:

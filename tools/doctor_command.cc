@@ -15,6 +15,7 @@
 #include "doctor_source.h"
 #include "doctor_text.h"
 #include "doctor_watch.h"
+#include "printable.h"
 
 namespace utproxy::tools {
 namespace {
@@ -34,7 +35,7 @@ class DoctorCommand : public Command {
     ASSIGN_OR_RETURN(const SystemView view, source_.Load());
     const Findings findings = Diagnose(view);
     if (!view.daemon_silence.empty()) {
-      env.err << "utproxy: doctor: " << view.daemon_silence << std::endl;
+      env.err << "utproxy: doctor: " << Printable(view.daemon_silence) << std::endl;
     }
     if (json_) {
       env.out << JsonLine(DoctorJson(findings)) << "\n";

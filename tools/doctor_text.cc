@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "diagnose/checks.h"
+#include "printable.h"
 #include "text.h"
 
 namespace utproxy::tools {
@@ -78,7 +79,7 @@ std::string TargetText(const ProxyTarget& target) {
 std::string FindingText(const Finding& finding, size_t width, bool color) {
   std::string text = absl::StrCat("  ", Paint(finding.id, ColorOf(finding.severity), color));
   if (!finding.where.empty()) absl::StrAppend(&text, "  ", Printable(finding.where));
-  absl::StrAppend(&text, "\n", Wrap(Printable(finding.cause), width, 6));
+  absl::StrAppend(&text, "\n", Wrap(finding.cause, width, 6));
   if (!finding.fix.empty()) {
     absl::StrAppend(&text, "      ", Paint("fix:", Color::kHeading, color), " ",
                     Printable(finding.fix), "\n");

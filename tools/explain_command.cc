@@ -13,6 +13,7 @@
 #include "daemon/explainer.h"
 #include "explain_text.h"
 #include "packet_spec.h"
+#include "printable.h"
 #include "target_options.h"
 #include "text.h"
 
@@ -43,10 +44,10 @@ std::string VerdictLine(const Json& json, bool color) {
 
 std::string ProcessText(const Json& json) {
   if (!json.contains("comm")) return "";
-  std::string text = absl::StrCat("  ", Printable(json["comm"].get<std::string>()), "[",
-                                  json["pid"].get<int>(), "]");
+  std::string text =
+      absl::StrCat("  ", json["comm"].get<std::string>(), "[", json["pid"].get<int>(), "]");
   if (json.contains("cgroup")) {
-    absl::StrAppend(&text, " in ", Printable(json["cgroup"].get<std::string>()));
+    absl::StrAppend(&text, " in ", json["cgroup"].get<std::string>());
   }
   return text;
 }
@@ -76,7 +77,8 @@ std::string CandidatesText(const Json& candidates, size_t width, bool color) {
 
 }  // namespace
 
-std::string ExplainText(const Json& json, size_t width, bool color) {
+std::string ExplainText(const Json& raw, size_t width, bool color) {
+  const Json json = PrintableStrings(raw);
   std::string text = absl::StrCat(VerdictLine(json, color), "\n", SocketLine(json["socket"]));
   for (const Json& step : json["steps"]) {
     const std::string result = step["result"].get<std::string>();

@@ -1,41 +1,38 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include <absl/strings/match.h>
+#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 #include <absl/time/clock.h>
 #include <absl/time/time.h>
-#include <archive.h>
-#include <archive_entry.h>
-#include <fcntl.h>
 #include <sys/utsname.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <memory>
 #include <ostream>
+#include <set>
 #include <vector>
 
-#include "base/fd.h"
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
 #include "daemon/control_client.h"
 #include "daemon/json.h"
+#include "daemon/snapshot.h"
+#include "decision_capture.h"
 #include "diagnose/anonymizer.h"
+#include "diagnose/packet_mask.h"
 #include "doctor_source.h"
 #include "doctor_text.h"
-#include "text.h"
+#include "mirror/inherit.h"
+#include "mirror/interfaces.h"
+#include "printable.h"
+#include "report_tar.h"
 
 namespace utproxy::tools {
 namespace {
 
 // Some 2 KB each.
 constexpr uint32_t kLastDecisions = 1000;
-
-struct File {
-  std::string name;
-  std::string text;
-};
 
 // What a command prints, its errors too. `command` is one of our own, never a user's word.
 std::string OutputOf(const char* command) {
@@ -62,42 +59,6 @@ std::string VersionText() {
                       absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone()), "\n");
 }
 
-struct FreeArchive {
-  void operator()(archive* a) const { (void)archive_write_free(a); }
-};
-struct FreeEntry {
-  void operator()(archive_entry* e) const { archive_entry_free(e); }
-};
-
-absl::Status WriteTar(const std::string& path, const std::vector<File>& files) {
-  const std::unique_ptr<archive, FreeArchive> tar(archive_write_new());
-  const auto failed = [&] {
-    return absl::InternalError(absl::StrCat("write ", path, ": ", archive_error_string(tar.get())));
-  };
-  // Not for others to read: it tells all about the host.
-  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("write ", path));
-  if (archive_write_set_format_pax_restricted(tar.get()) != ARCHIVE_OK ||
-      (absl::EndsWith(path, "gz") && archive_write_add_filter_gzip(tar.get()) != ARCHIVE_OK) ||
-      archive_write_open_fd(tar.get(), fd.get()) != ARCHIVE_OK) {
-    return failed();
-  }
-  for (const File& file : files) {
-    const std::unique_ptr<archive_entry, FreeEntry> entry(archive_entry_new());
-    archive_entry_set_pathname(entry.get(), absl::StrCat("utproxy-report/", file.name).c_str());
-    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(file.text.size()));
-    archive_entry_set_filetype(entry.get(), AE_IFREG);
-    archive_entry_set_perm(entry.get(), 0600);
-    archive_entry_set_mtime(entry.get(), absl::ToTimeT(absl::Now()), 0);
-    if (archive_write_header(tar.get(), entry.get()) != ARCHIVE_OK ||
-        archive_write_data(tar.get(), file.text.data(), file.text.size()) !=
-            static_cast<la_ssize_t>(file.text.size())) {
-      return failed();
-    }
-  }
-  return archive_write_close(tar.get()) == ARCHIVE_OK ? absl::OkStatus() : failed();
-}
-
 class ReportCommand : public Command {
  public:
   void Declare(OptionTable& options) override {
@@ -118,65 +79,156 @@ class ReportCommand : public Command {
   absl::Status Check() override { return source_.Finish(); }
 
   absl::StatusOr<int> Run(Environment& env) override {
-    ASSIGN_OR_RETURN(std::vector<File> files, Collect());
-    Anonymizer anonymizer;
-    for (File& file : files) {
-      if (anonymize_) file.text = anonymizer.Mask(file.text);
-    }
-    RETURN_IF_ERROR(WriteTar(path_, files));
-    env.out << path_ << ": " << absl::StrJoin(files, ", ", [](std::string* out, const File& f) {
-      absl::StrAppend(out, f.name);
-    }) << "\n";
+    ASSIGN_OR_RETURN(std::vector<ReportFile> files, Collect());
+    RETURN_IF_ERROR(WriteNewTar(path_, files));
+    env.out << Printable(path_) << ": "
+            << absl::StrJoin(
+                   files, ", ",
+                   [](std::string* out, const ReportFile& f) { absl::StrAppend(out, f.name); })
+            << "\n";
     return kExitOk;
   }
 
  private:
-  absl::StatusOr<std::vector<File>> Collect() {
-    std::vector<File> files = {{"version", VersionText()}};
+  absl::StatusOr<std::vector<ReportFile>> Collect() {
+    files_ = {};
+    Add("version", VersionText());
     ASSIGN_OR_RETURN(const SystemView view, source_.Load());
     const Findings findings = Diagnose(view);
-    files.push_back({"doctor.txt", DoctorText(view, findings, 100, false)});
-    files.push_back({"doctor.json", JsonLine(DoctorJson(findings)) + "\n"});
-    std::string sockets;
+    Add("doctor.txt", DoctorText(view, findings, 100, false));
+    Add("doctor.json", JsonLine(DoctorJson(findings)) + "\n");
+    ASSIGN_OR_RETURN(const std::string sockets, KernelSockets(view));
+    const bool daemon = AddDaemon();
+    Add(daemon ? "sockets-kernel.json" : "sockets.json", sockets);
+    Add("replay", ReplayText(view, daemon));
+    Add("ruleset", OutputOfAll({"nft -a -s list ruleset", "iptables-save", "ip6tables-save"}));
+    Add("routing", OutputOfAll({"ip rule", "ip -6 rule", "ip route show table all",
+                                "ip -6 route show table all", "ip -d address"}));
+    Add("queues", OutputOf("cat /proc/net/netfilter/nfnetlink_queue"));
+    return std::move(files_);
+  }
+
+  void Add(std::string name, std::string text) {
+    files_.push_back({std::move(name), anonymize_ ? anonymizer_.Mask(text) : std::move(text)});
+  }
+
+  // As `sockets --exact -j --interfaces` has them.
+  static absl::StatusOr<std::string> KernelSockets(const SystemView& view) {
+    ASSIGN_OR_RETURN(const auto interfaces, ReadInterfaces());
+    std::string text;
+    for (const Json& json : InterfacesJson(*interfaces)) {
+      absl::StrAppend(&text, JsonLine(json), "\n");
+    }
     for (const SocketFacts& each : view.sockets) {
       std::optional<SocketOwner> owner;
       if (each.pid != 0) owner = SocketOwner{.pid = each.pid, .fd = each.fd, .comm = each.comm};
-      absl::StrAppend(&sockets, JsonLine(ToJson(each.socket, SystemInterfaceName, owner)), "\n");
+      Socket socket = each.socket;
+      InheritTransparency(nullptr, *interfaces, std::nullopt, &socket);
+      absl::StrAppend(&text, JsonLine(ToJson(socket, SystemInterfaceName, owner)), "\n");
     }
-    files.push_back({"sockets.json", sockets});
-    files.push_back(
-        {"ruleset", OutputOfAll({"nft -a -s list ruleset", "iptables-save", "ip6tables-save"})});
-    files.push_back({"routing", OutputOfAll({"ip rule", "ip -6 rule", "ip route show table all",
-                                             "ip -6 route show table all", "ip -d address"})});
-    files.push_back({"queues", OutputOf("cat /proc/net/netfilter/nfnetlink_queue")});
-    AddDaemon(&files);
-    return files;
+    return text;
   }
 
-  // What only a running utproxy knows; a report without one is a report, too.
-  void AddDaemon(std::vector<File>* files) const {
+  // What only a running utproxy knows; a report without one is a report, too. False where it does
+  // not tell of its sockets and decisions.
+  bool AddDaemon() {
     const std::string control = source_.ControlPath();
-    files->push_back({"stats.json", AnswerOf(control, {{"command", "stats"}}, kBeginNs)});
-    // Without the packets' bytes: no mask would find the addresses in them.
-    files->push_back(
-        {"decisions.json",
-         AnswerOf(control,
-                  {{"command", "trace"}, {"last", kLastDecisions}, {"steps", true}, {"raw", false}},
-                  kLineNs)});
+    Add("stats.json", AnswerOf(control, {{"command", "stats"}}, kBeginNs));
+    Json request = {{"command", "trace"}, {"last", kLastDecisions}, {"steps", true}, {"raw", true}};
+    std::vector<Json> answers;
+    absl::Status status = Ask(control, request, &answers);
+    if (!status.ok()) {
+      Add("decisions.json", JsonLine({{"error", status.message()}}) + "\n");
+      return false;
+    }
+    AddDecisions(answers);
+    // The sockets that they were decided over, as near as can be had.
+    std::vector<Json> sockets;
+    status = Ask(control, {{"command", "sockets"}, {"interfaces", true}}, &sockets);
+    if (status.ok()) Add("sockets.json", LinesOf(sockets));
+    return status.ok();
+  }
+
+  void AddDecisions(const std::vector<Json>& answers) {
+    std::string lines;
+    std::string capture = DecisionCapture::Header();
+    DecisionCapture frames;
+    for (Json decision : answers) {
+      const bool captured = decision.contains("raw");
+      if (captured && anonymize_) decision = Masked(std::move(decision));
+      if (captured) absl::StrAppend(&capture, frames.Packet(decision));
+      // Bytes are for the capture.
+      decision.erase("raw");
+      absl::StrAppend(&lines, JsonLine(decision), "\n");
+    }
+    files_.push_back({"decisions.json", std::move(lines)});
+    files_.push_back({"decisions.pcapng", std::move(capture)});
+  }
+
+  Json Masked(Json decision) {
+    Json raw = decision["raw"];
+    decision.erase("raw");
+    const std::string text = absl::HexStringToBytes(raw["bytes"].get<std::string>());
+    std::vector<uint8_t> bytes(text.begin(), text.end());
+    MaskPacket(raw["length"].get<uint32_t>(), &anonymizer_, &bytes);
+    raw["bytes"] =
+        absl::BytesToHexString({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    decision = Json::parse(anonymizer_.Mask(JsonLine(decision)));
+    decision["raw"] = std::move(raw);
+    return decision;
+  }
+
+  static std::string ReplayText(const SystemView& view, bool daemon) {
+    std::string text = daemon ? "# The decisions of decisions.pcapng once more, by the sockets of "
+                                "sockets.json. Connections that came or went in between differ.\n"
+                              : "# A capture of tcpdump, decided by the sockets of sockets.json.\n";
+    std::set<std::string> commands;
+    for (const ProxyTarget& target : view.targets) {
+      if (target.policy_known) {
+        commands.insert(absl::StrCat("utproxy replay ", daemon ? "decisions.pcapng" : "CAPTURE",
+                                     " --sockets sockets.json", PolicyWords(target.policy), "\n"));
+      }
+    }
+    return absl::StrCat(text, absl::StrJoin(commands, ""));
+  }
+
+  static std::string PolicyWords(const Policy& policy) {
+    std::string words;
+    if (policy.on_port != 0) absl::StrAppend(&words, " --on-port ", policy.on_port);
+    for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+      if (policy.on_ip(family).IsUnspecified()) continue;
+      absl::StrAppend(&words, " --on-ip ", policy.on_ip(family).ToString(family));
+    }
+    absl::StrAppend(&words, " --tproxy-mark ", MarkText(policy.mark_value), "/",
+                    MarkText(policy.mark_mask));
+    if (policy.on_miss == OnMiss::kAccept) absl::StrAppend(&words, " --on-miss accept");
+    return words;
+  }
+
+  static absl::Status Ask(const std::string& control, const Json& request,
+                          std::vector<Json>* answers) {
+    return AskDaemon(control, request, [&](const Json& json) { answers->push_back(json); });
+  }
+
+  static std::string LinesOf(const std::vector<Json>& all) {
+    return absl::StrJoin(all, "", [](std::string* out, const Json& json) {
+      absl::StrAppend(out, JsonLine(json), "\n");
+    });
   }
 
   // The lines of the daemon's answer, or {"error": ...}.
   static std::string AnswerOf(const std::string& control, const Json& request, int64_t line_ns) {
-    std::string text;
+    std::vector<Json> answers;
     const absl::Status status = AskDaemon(
-        control, request, [&](const Json& json) { absl::StrAppend(&text, JsonLine(json), "\n"); },
-        line_ns);
-    return status.ok() ? text : JsonLine({{"error", status.message()}}) + "\n";
+        control, request, [&](const Json& json) { answers.push_back(json); }, line_ns);
+    return status.ok() ? LinesOf(answers) : JsonLine({{"error", status.message()}}) + "\n";
   }
 
   DoctorSource source_;
   std::string path_;
   bool anonymize_ = false;
+  Anonymizer anonymizer_;
+  std::vector<ReportFile> files_;
 };
 
 }  // namespace
@@ -185,8 +237,9 @@ CommandEntry ReportEntry() {
   return {"report", "everything a bug report needs, in one tar",
           "Writes sockets, ruleset, rules and routes, doctor's findings, the running daemon's "
           "statistics and last decisions, and versions into one tar, which only its owner may "
-          "read. Look at it before "
-          "you pass it on; --anonymize masks addresses, but not names.",
+          "read. The decisions are a capture too, and its file 'replay' says how to decide them "
+          "again. The tar is a new file. Look at it before you pass it on; --anonymize masks "
+          "addresses, but not names, and leaves out what packets carry.",
           "utproxy report --anonymize /tmp/utproxy-report.tar.gz",
           [] { return std::unique_ptr<Command>(new ReportCommand); }};
 }

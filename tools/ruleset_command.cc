@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
+#include "printable.h"
 #include "ruleset/ruleset.h"
 #include "ruleset/validate.h"
 #include "target_options.h"
@@ -86,7 +87,8 @@ class RulesetCommand : public Command {
     if (target_.target.ruleset.fast_path) {
       env.err << "utproxy: the fast path's rules need a running `utproxy run --fast-path divert`\n";
     }
-    for (const std::string& warning : warnings) env.err << "utproxy: " << warning << "\n";
+    for (const std::string& warning : warnings)
+      env.err << "utproxy: " << Printable(warning) << "\n";
     return kExitOk;
   }
 

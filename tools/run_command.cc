@@ -14,6 +14,7 @@
 #include "command.h"
 #include "commands.h"
 #include "daemon/daemon.h"
+#include "printable.h"
 #include "ruleset/ruleset.h"
 #include "target_options.h"
 #include "values.h"
@@ -131,11 +132,11 @@ class RunCommand : public Command {
         "makes, or run --install, or");
     // As for a kernel with nft's queue statement: only nft has the words.
     const absl::StatusOr<std::string> rules = PrintRuleset({&target_.target.ruleset, 1}, true);
-    env.err << (rules.ok() ? *rules : absl::StrCat(rules.status().message(), "\n"));
+    env.err << (rules.ok() ? *rules : Printable(rules.status().message()) + "\n");
   }
 
   void Log(Environment& env, LogLevel level, absl::string_view sentence) const {
-    if (level <= log_level_) env.err << "utproxy: " << sentence << std::endl;
+    if (level <= log_level_) env.err << "utproxy: " << Printable(sentence) << std::endl;
   }
 
   // Until SIGTERM or SIGINT, or until a queue is served no more.

@@ -65,9 +65,9 @@ class SocketsCommand : public Command {
     const auto text = [&](const char* key) { return s[key].get<std::string>(); };
     std::string process;
     if (s.contains("comm")) {
-      process = Printable(text("comm")) + "[" + std::to_string(s["pid"].get<int>()) + "]";
+      process = text("comm") + "[" + std::to_string(s["pid"].get<int>()) + "]";
     }
-    table->Add({text("proto"), text("state"), text("local"), text("peer"), Printable(text("iif")),
+    table->Add({text("proto"), text("state"), text("local"), text("peer"), text("iif"),
                 TransparentText(s["transparent"]), text("so_mark"), process});
   }
 

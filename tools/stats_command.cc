@@ -21,8 +21,8 @@ std::string Section(const char* title, const Json& numbers, bool skip_zero, bool
   bool any = false;
   for (const auto& [key, value] : numbers.items()) {
     if (skip_zero && value.is_number() && value.get<double>() == 0) continue;
-    table.Add({absl::StrCat("  ", key),
-               value.is_string() ? Printable(value.get<std::string>()) : value.dump()});
+    table.Add(
+        {absl::StrCat("  ", key), value.is_string() ? value.get<std::string>() : value.dump()});
     any = true;
   }
   return any ? table.ToString(color) : std::string();

@@ -2,10 +2,11 @@
 #include "text.h"
 
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_format.h>
 #include <absl/strings/str_split.h>
 
 #include <algorithm>
+
+#include "printable.h"
 
 namespace utproxy::tools {
 namespace {
@@ -42,20 +43,8 @@ std::string Paint(absl::string_view text, Color color, bool enabled) {
   return absl::StrCat("\x1b[", Code(color), "m", text, "\x1b[0m");
 }
 
-std::string Printable(absl::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      absl::StrAppendFormat(&out, "\\x%02x", static_cast<unsigned>(byte));
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
-std::string Wrap(absl::string_view text, size_t width, size_t indent) {
+std::string Wrap(absl::string_view raw, size_t width, size_t indent) {
+  const std::string text = Printable(raw);
   std::string out;
   size_t column = 0;
   for (const absl::string_view word : absl::StrSplit(text, ' ', absl::SkipEmpty())) {

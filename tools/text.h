@@ -14,12 +14,9 @@ enum class Color { kNone, kGood, kBad, kWarning, kFaint, kHeading };
 // `text` in a colour of the terminal; unchanged where `enabled` is false (see Environment::color).
 std::string Paint(absl::string_view text, Color color, bool enabled);
 
-// Control characters as \xNN: names of processes and interfaces come from others, and must not
-// reach a terminal as they are.
-std::string Printable(absl::string_view text);
-
 // `text` broken at blanks into lines of at most `width` columns, each with `indent` blanks in front
-// and a newline behind. A word longer than a line has one of its own.
+// and a newline behind. A word longer than a line has one of its own. What must not reach a
+// terminal is made printable, also in the cells below.
 std::string Wrap(absl::string_view text, size_t width, size_t indent);
 
 // Text in aligned columns, two blanks apart, the last one not padded.

@@ -122,9 +122,14 @@ class TraceCommand : public Command {
         NflogTracer::Open(static_cast<uint16_t>(*group_), target_.target.policy, std::move(filter),
                           {.steps = json_, .raw = !write_.empty()}));
     uint64_t taken = 0;
-    return tracer->Run([&](const Json& json) { return Take(json) && ++taken != count_; },
-                       [this](uint64_t lost, uint64_t total) { output_->Lost(lost, total); },
-                       [this] { output_->Flush(); });
+    // What could not be explained is no decision.
+    const auto take = [&](const Json& json) {
+      taken += json.contains("verdict") ? 1 : 0;
+      return Take(json) && (count_ == 0 || taken < count_);
+    };
+    return tracer->Run(
+        take, [this](uint64_t lost, uint64_t total) { output_->Lost(lost, total); },
+        [this] { output_->Flush(); });
   }
 
   bool TargetGiven() const {
@@ -165,9 +170,10 @@ class TraceCommand : public Command {
       output_->Lost(json["lost"].get<uint64_t>(), json["lost_total"].get<uint64_t>());
       return true;
     }
-    if (!json.contains("verdict")) return true;
+    const bool decided = json.contains("verdict");
+    if (!decided && !json.contains("packet")) return true;
     if (!output_->Take(json)) return false;
-    return until_.empty() || (json["verdict"] != until_ && json["reason"] != until_);
+    return !decided || until_.empty() || (json["verdict"] != until_ && json["reason"] != until_);
   }
 
   std::vector<std::string> filter_words_;

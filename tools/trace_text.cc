@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "printable.h"
 #include "text.h"
 
 namespace utproxy::tools {
@@ -39,6 +40,11 @@ std::string SocketText(const Json& json) {
   return text;
 }
 
+std::string NumberText(const Json& json, const char* key) {
+  const auto it = json.find(key);
+  return it != json.end() && it->is_number() ? it->dump() : std::string("?");
+}
+
 std::string Duration(const Json& json, const char* key) {
   const auto it = json.find(key);
   if (it == json.end() || !it->is_number()) return "";
@@ -57,15 +63,21 @@ std::string TraceText::Cell(size_t column, const std::string& text) {
 
 std::string TraceText::Line(const Json& json) {
   const Json& packet = json["packet"];
-  const std::string verdict = TextAt(json, "verdict");
+  const bool failed = json.contains("error");
+  const std::string verdict = failed ? "?" : TextAt(json, "verdict");
   const Color color = verdict == "accept" ? Color::kGood : Color::kBad;
   const std::string flags = TextAt(packet, "flags");
-  std::string line = absl::StrCat(
-      Paint(TimeOfDay(TextAt(json, "time"), wide_, zone_), Color::kFaint, color_), "  ",
-      Paint(Cell(0, verdict), color, color_), "  ", Cell(1, TextAt(json, "reason")), "  ",
-      Cell(2, absl::StrCat(TextAt(packet, "proto"), flags.empty() ? "" : " ", flags)), "  ",
-      Cell(3, EndOf(packet, "src", "sport")), " > ");
+  std::string line =
+      absl::StrCat(Paint(TimeOfDay(TextAt(json, "time"), wide_, zone_), Color::kFaint, color_),
+                   "  ", Paint(Cell(0, verdict), color, color_), "  ",
+                   Cell(1, failed ? "failed" : TextAt(json, "reason")), "  ",
+                   Cell(2, absl::StrCat(TextAt(packet, "proto"), flags.empty() ? "" : " ", flags)),
+                   "  ", Cell(3, EndOf(packet, "src", "sport")), " > ");
   const std::string destination = EndOf(packet, "dst", "dport");
+  if (failed) {
+    return absl::StrCat(line, destination, "  ", TextAt(json, "error"), " (",
+                        NumberText(json, "failed_total"), " in all)\n");
+  }
   if (!wide_) return absl::StrCat(line, destination, "\n");
   absl::StrAppend(&line, Cell(4, destination), "  ", Cell(5, TextAt(packet, "iif")), "  ",
                   Cell(6, absl::StrCat(TextAt(packet, "mark"), ">", TextAt(json, "mark"))), "  ",

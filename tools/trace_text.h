@@ -27,7 +27,8 @@ class TraceText {
   TraceText(size_t width, bool color, absl::TimeZone zone)
       : wide_(width >= kWide), color_(color), zone_(zone) {}
 
-  // The object of one decision as `trace` has it, to a line with its end.
+  // The object of one decision as `trace` has it, or of a packet that could not be explained, to a
+  // line with its end.
   std::string Line(const Json& json);
   // "-- 12 decisions lost: ..." with the end of the line.
   std::string LossLine(uint64_t lost, uint64_t total) const;

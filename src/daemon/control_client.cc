@@ -54,10 +54,12 @@ absl::StatusOr<Asker> Asker::Open(const std::string& path, const Json& request) 
     return WithRemedy(ErrnoStatus(error, what),
                       "Start it with 'utproxy run', or name its socket with --control.");
   }
-  if (!WriteAll(fd.get(), -1, absl::StrCat(JsonLine(request), "\n"), kBeginNs)) {
-    return absl::UnavailableError(absl::StrCat(what, ": it does not read"));
-  }
-  return Asker(std::move(what), std::move(fd));
+  const bool written = WriteAll(fd.get(), -1, absl::StrCat(JsonLine(request), "\n"), kBeginNs);
+  Asker asker(std::move(what), std::move(fd));
+  if (written) return asker;
+  // Whoever is refused is told why, and need not be read.
+  RETURN_IF_ERROR(asker.Next(kBeginNs).status());
+  return absl::UnavailableError(absl::StrCat(asker.what_, ": it does not read"));
 }
 
 absl::StatusOr<Json> Asker::Next(int64_t patience_ns) {
@@ -106,9 +108,9 @@ absl::Status AskDaemon(const std::string& path, const Json& request,
 
 absl::Status StreamFromDaemon(const std::string& path, const Json& request,
                               const std::function<bool(const Json&)>& handler,
-                              const std::function<void()>& pause) {
+                              const std::function<void()>& pause, int64_t silence_ns) {
   return Ask(
-      path, request, kNeverNs, [&](Json answer) { return handler(answer); }, pause);
+      path, request, silence_ns, [&](Json answer) { return handler(answer); }, pause);
 }
 
 }  // namespace utproxy

@@ -18,6 +18,8 @@ namespace utproxy {
 inline constexpr int64_t kBeginNs = 3 * kNsPerSec;
 // How long for each next line: what takes the daemon a while (a large table) must not fail.
 inline constexpr int64_t kLineNs = 30 * kNsPerSec;
+// How long a stream may be silent.
+inline constexpr int64_t kSilenceNs = 10 * kNsPerSec;
 
 // Asks the daemon at `path`: sends `request` and hands each object of the answer to `handler`.
 // An {"error": ...} object becomes the error, as does an answer without its end; a daemon that does
@@ -29,10 +31,11 @@ absl::Status AskDaemon(const std::string& path, const Json& request,
 
 // The same for an answer that has no end until the asker wants none: `handler` is called with each
 // object as it comes, and returns false where it wants no more; `pause` is called when it would
-// have to wait for the next one. Once begun, it waits for as long as it takes.
+// have to wait for the next one. It waits for as long as it takes, but a daemon that has nothing to
+// tell says so every second (kAliveNs): one that is silent for `silence_ns` is a DeadlineExceeded.
 absl::Status StreamFromDaemon(const std::string& path, const Json& request,
                               const std::function<bool(const Json&)>& handler,
-                              const std::function<void()>& pause);
+                              const std::function<void()>& pause, int64_t silence_ns = kSilenceNs);
 
 }  // namespace utproxy
 

@@ -22,6 +22,7 @@ namespace utproxy {
 namespace {
 
 constexpr int64_t kRequestNs = 2 * kNsPerSec;  // for a client's whole request
+constexpr int64_t kRoomNs = kNsPerSec;         // how long one waits for another to end
 constexpr int64_t kStallNs = 10 * kNsPerSec;   // without a byte taken of the answer
 
 // A socket file left by a daemon that was killed refuses connections.
@@ -101,7 +102,29 @@ void ControlServer::Loop() {
     if (::poll(fds.data(), fds.size(), room ? -1 : 50) < 0 && errno != EINTR) return;
     if (fds[0].revents != 0) return;
     if (fds[1].revents != 0) Accept();
+    if (room) {
+      full_ns_ = 0;
+    } else {
+      RefuseWhoWaited();
+    }
   }
+}
+
+// For those that there is no room for.
+void ControlServer::RefuseWhoWaited() {
+  pollfd waiting{.fd = listener_.get(), .events = POLLIN, .revents = 0};
+  while (::poll(&waiting, 1, 0) > 0) {
+    if (full_ns_ == 0) full_ns_ = MonotonicNs();
+    if (MonotonicNs() - full_ns_ < kRoomNs) return;
+    const UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!fd.valid()) return;
+    // An empty socket takes it at once.
+    const std::string why = JsonLine(ErrorObject(absl::StrCat(
+        "it has ", kMaxClients,
+        " clients already, as many as it serves at a time; end one, such as a 'utproxy trace'")));
+    (void)WriteAll(fd.get(), stop_.get(), why + "\n", 0);
+  }
+  full_ns_ = 0;
 }
 
 void ControlServer::Accept() {

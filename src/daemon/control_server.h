@@ -21,7 +21,8 @@ namespace utproxy {
 // object {"command": NAME, ...}, and reads lines of JSON: first {"begin": true}, at once, and last
 // {"end": true}: an answer without it was cut short.
 //
-// Each client has a thread of its own, up to kMaxClients; the next ones wait. A client has two
+// Each client has a thread of its own, up to kMaxClients; the next ones wait a second, and are then
+// told {"error": ...}, as is who comes while they are told. A client has two
 // seconds for its whole request, and is cut off where it reads nothing for ten. Neither delays
 // another client below that number, the end of the server, or packets.
 class ControlServer {
@@ -68,6 +69,7 @@ class ControlServer {
   };
   void Loop();
   void Accept();
+  void RefuseWhoWaited();
   void ReapClients();
   void ServeClient(int fd);
 
@@ -76,6 +78,7 @@ class ControlServer {
   UniqueFd stop_;
   Handler handler_;
   std::list<Client> clients_;  // the accepting thread's
+  int64_t full_ns_ = 0;        // the same: since when somebody waits for room; 0: nobody does
   std::thread thread_;
 };
 

@@ -20,8 +20,8 @@ namespace {
 // readable.
 bool WaitFor(int fd, short events, int stop, int64_t deadline_ns) {
   while (true) {
-    const int64_t left_ms = (deadline_ns - MonotonicNs()) / kNsPerMs;
-    if (left_ms < 0) return false;
+    // Past the deadline what is ready is seen all the same: this process may have been stopped.
+    const int64_t left_ms = std::max<int64_t>((deadline_ns - MonotonicNs()) / kNsPerMs, -1);
     std::array<pollfd, 2> fds{
         {{.fd = fd, .events = events, .revents = 0}, {.fd = stop, .events = POLLIN, .revents = 0}}};
     const int n =
@@ -29,6 +29,7 @@ bool WaitFor(int fd, short events, int stop, int64_t deadline_ns) {
     if (n < 0 && errno != EINTR) return false;
     if (fds[1].revents != 0) return false;
     if (fds[0].revents != 0) return true;
+    if (left_ms < 0) return false;
   }
 }
 

@@ -18,6 +18,7 @@
 namespace utproxy {
 
 inline constexpr char kDefaultControlPath[] = "/run/utproxy/control.sock";
+inline constexpr int64_t kAliveNs = kNsPerSec;  // how often an idle stream says that it goes on
 inline constexpr int64_t kNeverNs = int64_t{86400} * 365 * kNsPerSec;
 
 // An error where the path is empty or does not fit.

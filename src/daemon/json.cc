@@ -260,7 +260,8 @@ Json DifferencesOf(const Decision& a, const Decision& b, const InterfaceNames& n
 }
 
 std::string JsonLine(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  // ASCII: a control character of Unicode must not reach a terminal here, either.
+  return json.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
 }
 
 }  // namespace utproxy

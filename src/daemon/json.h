@@ -53,7 +53,7 @@ absl::StatusOr<Packet> PacketFromJson(const Json& json, const InterfaceIndexes& 
 // {"verdict": ["accept", "drop"]}. Sockets are compared by cookie.
 Json DifferencesOf(const Decision& a, const Decision& b, const InterfaceNames& names);
 
-// One line of text without the newline; bytes that are not UTF-8 (a command's or an interface's
+// One line of ASCII without the newline; bytes that are not UTF-8 (a command's or an interface's
 // name can hold any) are replaced.
 std::string JsonLine(const Json& json);
 

@@ -9,8 +9,7 @@
 #include <functional>
 #include <memory>
 
-#include "daemon/explainer.h"
-#include "daemon/trace_json.h"
+#include "daemon/copy_explainer.h"
 #include "trace/filter.h"
 #include "trace/nflog_source.h"
 
@@ -26,33 +25,20 @@ class NflogTracer {
   static absl::StatusOr<std::unique_ptr<NflogTracer>> Open(uint16_t group, const Policy& policy,
                                                            Filter filter, const TraceParts& parts);
 
-  // The objects of `utproxy trace`, with "group" for queue, until one is not wanted any more. Calls
-  // `lost` where copies were lost: since the last time, and in all; `pause` after what the kernel
-  // gave at a time.
+  // The objects of `utproxy trace`, with "group" for queue, until one is not wanted any more. One
+  // packet that cannot be explained does not end it (see CopyExplainer); an error is that no copies
+  // come any more. Calls `lost` where copies were lost: since the last time, and in all; `pause`
+  // after what the kernel gave at a time.
   absl::Status Run(const std::function<bool(const Json&)>& take,
                    const std::function<void(uint64_t lost, uint64_t total)>& lost,
                    const std::function<void()>& pause);
 
  private:
-  NflogTracer(NflogSource source, std::unique_ptr<Explainer> explainer, uint16_t group,
-              const Policy& policy, Filter filter, const TraceParts& parts)
-      : source_(std::move(source)),
-        explainer_(std::move(explainer)),
-        group_(group),
-        policy_(policy),
-        filter_(std::move(filter)),
-        parts_(parts) {}
-  absl::StatusOr<Json> Explain(const NflogPacket& logged, bool* passes);
-  const OwnersByInode& OwnersFor(const Decision& decision);
+  NflogTracer(NflogSource source, CopyExplainer copies)
+      : source_(std::move(source)), copies_(std::move(copies)) {}
 
   NflogSource source_;
-  std::unique_ptr<Explainer> explainer_;
-  const uint16_t group_;
-  const Policy policy_;
-  const Filter filter_;
-  const TraceParts parts_;
-  OwnersByInode owners_;
-  int64_t owners_ns_ = 0;
+  CopyExplainer copies_;
 };
 
 }  // namespace utproxy

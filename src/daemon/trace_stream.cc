@@ -95,7 +95,8 @@ absl::Status TraceStream::Run(const ControlServer::Writer& write) {
 }
 
 absl::Status TraceStream::Follow(const ControlServer::Writer& write) {
-  if (!write.Lines("{\"tracing\":true}\n")) return absl::OkStatus();
+  lines_ = "{\"tracing\":true}\n";
+  RETURN_IF_ERROR(Tell(write));
   while (true) {
     ReadRound();
     RefreshClockAndNames();
@@ -106,17 +107,13 @@ absl::Status TraceStream::Follow(const ControlServer::Writer& write) {
       if (++written_ == request_.count) {
         // What else of this round was read is examined too.
         examined_ += static_cast<uint64_t>(&items_.back() - &item);
-        (void)write.Lines(std::exchange(lines_, {}));
-        return absl::OkStatus();
+        return Tell(write);
       }
-      if (lines_.size() >= kFlushBytes && !write.Lines(std::exchange(lines_, {}))) {
-        return absl::UnavailableError("the client has gone");
-      }
+      if (lines_.size() >= kFlushBytes) RETURN_IF_ERROR(Tell(write));
     }
     AppendLoss();
-    if (!lines_.empty() && !write.Lines(std::exchange(lines_, {}))) {
-      return absl::UnavailableError("the client has gone");
-    }
+    if (lines_.empty() && MonotonicNs() - told_ns_ >= kAliveNs) lines_ = "{\"alive\":true}\n";
+    if (!lines_.empty()) RETURN_IF_ERROR(Tell(write));
     if (items_.empty() && !write.Wait(kIdleMs)) {
       return absl::UnavailableError("the client has gone");
     }
@@ -147,11 +144,16 @@ absl::Status TraceStream::Last(const ControlServer::Writer& write) {
   }
   for (const Item& item : found) {
     Append(item);
-    if (lines_.size() >= kFlushBytes && !write.Lines(std::exchange(lines_, {}))) {
-      return absl::UnavailableError("the client has gone");
-    }
+    if (lines_.size() >= kFlushBytes) RETURN_IF_ERROR(Tell(write));
   }
-  (void)write.Lines(std::exchange(lines_, {}));
+  return Tell(write);
+}
+
+absl::Status TraceStream::Tell(const ControlServer::Writer& write) {
+  if (!write.Lines(std::exchange(lines_, {}))) {
+    return absl::UnavailableError("the client has gone");
+  }
+  told_ns_ = MonotonicNs();
   return absl::OkStatus();
 }
 

@@ -46,6 +46,7 @@ class TraceStream {
 
   // Writes objects until the client wants no more:
   //   one of `utproxy trace` for each record that passes the filter,
+  //   {"alive": true} where there was nothing to write for kAliveNs,
   //   {"lost": N, "lost_total": N} where records were overwritten before they were read,
   //   {"examined": N, "lost_total": N} last.
   // Every record from the start on, to the last one that was read, is counted once, in examined or
@@ -65,6 +66,8 @@ class TraceStream {
 
   absl::Status Follow(const ControlServer::Writer& write);
   absl::Status Last(const ControlServer::Writer& write);
+  // Writes lines_, whole lines. An error where the client has gone.
+  absl::Status Tell(const ControlServer::Writer& write);
   // Reads up to kRound records of each queue that have not been read; by time, in items_.
   void ReadRound();
   void ReadSome(Cursor* cursor);
@@ -83,6 +86,7 @@ class TraceStream {
   std::vector<Cursor> cursors_;
   std::vector<Item> items_;
   std::string lines_;
+  int64_t told_ns_ = 0;  // when something was written last
   uint64_t examined_ = 0;
   uint64_t lost_ = 0;
   uint64_t lost_told_ = 0;

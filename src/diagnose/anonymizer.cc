@@ -13,6 +13,8 @@
 namespace utproxy {
 namespace {
 
+constexpr absl::string_view kLinkLocal("\xfe\x80\0\0\0\0\0\0", 8);  // fe80::/64
+
 bool IsAddressByte(char c) { return absl::ascii_isxdigit(c) || c == ':' || c == '.'; }
 
 bool IsMac(absl::string_view word) {
@@ -23,11 +25,23 @@ bool IsMac(absl::string_view word) {
   return true;
 }
 
+// Those first bytes of IPv4 addresses that are masked; other addresses stay.
+bool IsMaskedIpv4(uint32_t first) { return first != 0 && first != 127 && first < 224; }
+
 std::string Bytes(const Address& address, size_t from, size_t count) {
   return std::string(reinterpret_cast<const char*>(address.bytes().data()) + from, count);
 }
 
 }  // namespace
+
+uint32_t Anonymizer::Ipv4Network(uint32_t n) {
+  uint32_t first = 10;
+  for (uint32_t left = n >> 16; left > 0;) {
+    first = first == 223 ? 1 : first + 1;
+    if (IsMaskedIpv4(first)) --left;
+  }
+  return first << 16 | (n & 0xffff);
+}
 
 uint32_t Anonymizer::NumberOf(std::map<std::string, uint32_t>* numbers, std::string key) {
   const auto next = static_cast<uint32_t>(numbers->size() + 1);
@@ -36,7 +50,7 @@ uint32_t Anonymizer::NumberOf(std::map<std::string, uint32_t>* numbers, std::str
 
 Address Anonymizer::MaskIpv4(const Address& address) {
   const auto& b = address.bytes();
-  if (b[12] == 127 || b[12] == 0 || b[12] >= 224) return address;
+  if (!IsMaskedIpv4(b[12])) return address;
   const std::string net = Bytes(address, 12, 3);
   const uint32_t n = NumberOf(&nets4_, net);
   const uint8_t host = b[15];
@@ -44,8 +58,10 @@ Address Anonymizer::MaskIpv4(const Address& address) {
   const uint32_t h = host == 0 || host == 255
                          ? host
                          : NumberOf(&hosts_["4" + net], std::string(1, static_cast<char>(host)));
-  const std::array<uint8_t, 4> masked = {10, static_cast<uint8_t>(n >> 8), static_cast<uint8_t>(n),
-                                         static_cast<uint8_t>(h)};
+  const uint32_t front = Ipv4Network(n);
+  const std::array<uint8_t, 4> masked = {static_cast<uint8_t>(front >> 16),
+                                         static_cast<uint8_t>(front >> 8),
+                                         static_cast<uint8_t>(front), static_cast<uint8_t>(h)};
   uint32_t v4 = 0;
   std::memcpy(&v4, masked.data(), sizeof v4);
   return Address::FromIpv4(v4);
@@ -58,14 +74,13 @@ Address Anonymizer::MaskIpv6(const Address& address) {
   if (b[0] == 0xff || (low && b[15] <= 1)) return address;
   std::array<uint8_t, 16> masked{};
   const std::string net = Bytes(address, 0, 8);
-  if (b[0] == 0xfe && (b[1] & 0xc0) == 0x80) {
-    masked[0] = 0xfe;
-    masked[1] = 0x80;
-  } else {
-    const uint32_t n = NumberOf(&nets6_, net);
-    masked[0] = 0xfd;
-    for (size_t i = 0; i < 4; ++i) masked[4 + i] = static_cast<uint8_t>(n >> (8 * (3 - i)));
-  }
+  const bool link_local = b[0] == 0xfe && (b[1] & 0xc0) == 0x80;
+  // fe80::/10 has more networks than the one that is written.
+  const uint32_t n = NumberOf(link_local ? &link_nets6_ : &nets6_, net);
+  masked[0] = link_local ? 0xfe : 0xfd;
+  masked[1] = link_local ? 0x80 : 0;
+  const uint32_t shown = link_local && net == kLinkLocal ? 0 : n;
+  for (size_t i = 0; i < 4; ++i) masked[4 + i] = static_cast<uint8_t>(shown >> (8 * (3 - i)));
   if (host.find_first_not_of('\0') != std::string::npos) {
     const uint32_t h = NumberOf(&hosts_["6" + net], host);
     for (size_t i = 0; i < 4; ++i) masked[12 + i] = static_cast<uint8_t>(h >> (8 * (3 - i)));
@@ -73,15 +88,21 @@ Address Anonymizer::MaskIpv6(const Address& address) {
   return Address::FromIpv6(masked.data());
 }
 
+Address Anonymizer::Mask(const Address& address) {
+  if (address.IsUnspecified()) return address;
+  return address.IsV4Mapped() ? MaskIpv4(address) : MaskIpv6(address);
+}
+
 std::string Anonymizer::MaskAddress(const Address& address, bool mapped_text) {
-  if (!address.IsV4Mapped()) return MaskIpv6(address).ToString(Family::kIpv6);
-  return absl::StrCat(mapped_text ? "::ffff:" : "", MaskIpv4(address).ToString(Family::kIpv4));
+  if (!address.IsV4Mapped()) return Mask(address).ToString(Family::kIpv6);
+  return absl::StrCat(mapped_text ? "::ffff:" : "", Mask(address).ToString(Family::kIpv4));
 }
 
 std::string Anonymizer::MaskWord(absl::string_view word) {
   if (IsMac(word)) {
     const uint32_t n = NumberOf(&macs_, absl::AsciiStrToLower(word));
-    return absl::StrFormat("02:00:00:00:%02x:%02x", n >> 8 & 0xff, n & 0xff);
+    return absl::StrFormat("02:00:%02x:%02x:%02x:%02x", n >> 24, n >> 16 & 0xff, n >> 8 & 0xff,
+                           n & 0xff);
   }
   // A sentence's end, and an address with a port behind.
   for (const char* end : {"", ".", ":"}) {

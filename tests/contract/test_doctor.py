@@ -5,7 +5,7 @@ import tarfile
 
 WORDS = ["--iif", "lan0", "--on-port", "12345", "--tproxy-mark", "0x1"]
 FILES = {"version", "doctor.txt", "doctor.json", "sockets.json", "ruleset", "routing", "queues", "stats.json",
-         "decisions.json"}
+         "decisions.json", "replay"}
 
 
 def test_nothing_to_look_at(call):
@@ -62,9 +62,26 @@ def test_report(call, tmp_path):
     assert set(files) == FILES
     assert "10.77.1.1/24" in files["routing"] and "fd77:1::1/64" in files["routing"]
     assert not json.loads(files["doctor.json"])["ok"]
+    assert any(json.loads(line).get("interface") == "lan0" for line in files["sockets.json"].splitlines())
+    assert "utproxy replay CAPTURE --sockets sockets.json --on-port 12345 --tproxy-mark 0x1/0xffffffff" in files["replay"]
     # No daemon is not the report's end, and is said.
     assert "ask the daemon" in json.loads(files["stats.json"])["error"]
     assert "ask the daemon" in json.loads(files["decisions.json"])["error"]
+
+
+def test_a_report_is_a_new_file(call, tmp_path):
+    """Neither what is there nor what a link leads to is written to: root writes reports, in /tmp."""
+    there, link, nowhere = tmp_path / "there.tar", tmp_path / "link.tar", tmp_path / "nowhere.tar"
+    there.write_text("precious")
+    there.chmod(0o644)
+    link.symlink_to(there)
+    nowhere.symlink_to(tmp_path / "made.tar")
+    for path in (there, link, nowhere):
+        done = call("report", str(path), *WORDS)
+        first, remedy = done.stderr.splitlines()
+        assert done.returncode == 1 and first == f"utproxy: write {path}: File exists" and "new file" in remedy
+    assert there.read_text() == "precious" and there.stat().st_mode & 0o777 == 0o644
+    assert not (tmp_path / "made.tar").exists()
 
 
 def test_report_without_addresses(call, tmp_path):

@@ -16,6 +16,7 @@
 
 #include "base/status.h"
 #include "daemon/control_client.h"
+#include "daemon/control_socket.h"
 
 namespace utproxy {
 namespace {
@@ -139,6 +140,63 @@ TEST_F(ControlServerTest, ASlowAnswerIsWaitedForAsLongAsAsked) {
   const absl::Status status = AskDaemon(path_, {{"command", "count"}}, count, kNsPerSec);
   EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
   EXPECT_EQ(seen, 1);
+}
+
+// Of as many as there may be all are served; the next one is told why it is not, and served once
+// one of them has gone.
+TEST_F(ControlServerTest, OneTooManyIsToldSo) {
+  absl::StatusOr<std::unique_ptr<ControlServer>> server = ControlServer::Open(path_);
+  ASSERT_TRUE(server.ok()) << server.status();
+  (*server)->Serve([](const Json& request, const ControlServer::Writer& write) {
+    (void)write({{"i", 1}});
+    // As a trace does.
+    while (request["command"] == "stay" && write.Wait(10)) continue;
+    return absl::OkStatus();
+  });
+  std::vector<UniqueFd> staying;
+  const absl::StatusOr<sockaddr_un> address = ControlAddress(path_);
+  for (size_t i = 0; i < ControlServer::kMaxClients; ++i) {
+    staying.emplace_back(::socket(AF_UNIX, SOCK_STREAM, 0));
+    const int fd = staying.back().get();
+    ASSERT_EQ(Connect(fd, *address), 0);
+    ASSERT_TRUE(WriteAll(fd, -1, "{\"command\": \"stay\"}\n", kNsPerSec));
+    std::string rest;
+    for (const char* line : {"{\"begin\":true}", "{\"i\":1}"}) {
+      EXPECT_EQ(ReadLine(fd, -1, 100, MonotonicNs() + 5 * kNsPerSec, &rest), line) << i;
+    }
+  }
+  const auto ask = [&] { return AskDaemon(path_, {{"command", "count"}}, [](const Json&) {}); };
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(
+        std::string(ask().message()),
+        ::testing::EndsWith("it has 16 clients already, as many as it serves at a time; end "
+                            "one, such as a 'utproxy trace'"));
+  }
+  staying.pop_back();
+  // Who comes while others are being refused may be refused at once.
+  const int64_t end_ns = MonotonicNs() + 20 * kNsPerSec;
+  bool served = false;
+  while (!served && MonotonicNs() < end_ns) served = ask().ok();
+  EXPECT_TRUE(served);
+}
+
+// A stream that has begun and then says nothing more, not even that it goes on.
+TEST_F(ControlServerTest, AStreamThatFallsSilentIsGivenUp) {
+  absl::StatusOr<std::unique_ptr<ControlServer>> server = ControlServer::Open(path_);
+  ASSERT_TRUE(server.ok()) << server.status();
+  (*server)->Serve([](const Json&, const ControlServer::Writer& write) {
+    (void)write({{"i", 1}});
+    while (write.Wait(100)) continue;
+    return absl::OkStatus();
+  });
+  int seen = 0;
+  const int64_t before_ns = MonotonicNs();
+  const absl::Status status = StreamFromDaemon(
+      path_, {{"command", "trace"}}, [&](const Json&) { return ++seen > 0; }, [] {}, kNsPerSec);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_GE(MonotonicNs() - before_ns, kNsPerSec);
+  EXPECT_EQ(seen, 1);
+  EXPECT_THAT(RemedyOf(status), ::testing::HasSubstr("stopped or stuck"));
 }
 
 TEST_F(ControlServerTest, HostileRequestsAreRefusedAndTheNextOneServed) {

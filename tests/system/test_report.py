@@ -3,21 +3,26 @@
 import json
 import re
 import signal
+import socket
+import subprocess
 import tarfile
+import time
 
 import pytest
 
 from engine import Target
-from lab import ASKED, CLIENT, endpoint, wait_until
+from lab import ASKED, CLIENT, OTHER, endpoint, wait_until
 
 PORT, ON_PORT = 8080, 12345
+SECRET = "what nobody is to know"
 
 
 def report(engine, path, *words):
     """The report's files by name; the daemon is found by itself."""
     engine.lab.router.run(engine.binary, "report", *words, str(path))
     with tarfile.open(path) as tar:
-        return {m.name.removeprefix("utproxy-report/"): tar.extractfile(m).read().decode() for m in tar.getmembers()}
+        files = {m.name.removeprefix("utproxy-report/"): tar.extractfile(m).read() for m in tar.getmembers()}
+    return {name: text if name.endswith("pcapng") else text.decode() for name, text in files.items()}
 
 
 def lines(text):
@@ -42,6 +47,7 @@ def test_report_carries_the_last_decisions(lab, make_engine, tmp_path, family):
     masked = report(engine, tmp_path / "m.tar", "--anonymize")
     *hidden, _ = lines(masked["decisions.json"])
     for text in masked.values():
+        text = text.decode("latin-1") if isinstance(text, bytes) else text
         assert ASKED[family] not in text and CLIENT[family] not in text
     assert [(d["id"], d["verdict"]) for d in hidden] == [(d["id"], d["verdict"]) for d in decided]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", d["time"]) for d in hidden), "a time is no address"
@@ -49,6 +55,56 @@ def test_report_carries_the_last_decisions(lab, make_engine, tmp_path, family):
     assert len({d["packet"]["dst"] for d in hidden}) == 1 and len({d["packet"]["src"] for d in hidden}) == 1
     laddr, mask = decided[0]["laddr"], hidden[0]["laddr"]
     assert laddr in files["routing"] and mask in masked["routing"]
+
+
+def replayed(engine, path, directory):
+    """What a report's own command makes of its own files, elsewhere: without privilege, without its network."""
+    with tarfile.open(path) as tar:
+        tar.extractall(directory)
+    folder = directory / "utproxy-report"
+    words = (folder / "replay").read_text().splitlines()[-1].split()
+    assert words[:2] == ["utproxy", "replay"]
+    done = subprocess.run(["unshare", "--net", "--map-root-user", engine.binary, *words[1:], "-j"], cwd=folder, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return lines(done.stdout)
+
+
+@pytest.mark.parametrize("anonymize", [False, True], ids=["plain", "anonymized"])
+def test_a_report_replays_to_the_same_decisions(lab, make_engine, tmp_path, anonymize):
+    """Hits and misses, both families, a mark before, an on-ip: the bundle alone tells all that they rest on."""
+    lab.router.run("nft", "-f", "-", text="""
+        table inet marks {
+            chain before { type filter hook prerouting priority raw; iifname "lan0" meta mark set 0xa0; }
+        }""")
+    for family in (4, 6):
+        lab.listen("udp", ON_PORT, family=family)
+    target = Target("udp", 0, on_port=ON_PORT, on_ip=(OTHER[4],), mark="0x1/0xff", options=("--proto", "tcp"))
+    engine = make_engine("install", lab, target)
+    for family in (4, 6):
+        inet = socket.AF_INET if family == 4 else socket.AF_INET6
+        with lab.client.entered():
+            asker, client = socket.socket(inet, socket.SOCK_DGRAM), socket.socket(inet)
+        for _ in range(5):
+            asker.sendto(SECRET.encode(), (ASKED[family], PORT))
+        asker.close()
+        client.settimeout(0.2)
+        with client, pytest.raises(TimeoutError):  # nobody listens for TCP, so its SYN is dropped
+            client.connect((ASKED[family], PORT))
+    wait_until(lambda: engine.stats()["packets"] >= 12, 5)
+    path = tmp_path / "r.tar.gz"
+    files = report(engine, path, *(["--anonymize"] if anonymize else []))
+    *decided, end = lines(files["decisions.json"])
+    assert end["lost_total"] == 0 and len(decided) >= 12
+    again = replayed(engine, path, tmp_path)
+    stripped = [[{key: value for key, value in d.items() if key not in ("time", "source")} for d in all] for all in (decided, again)]
+    assert stripped[0] == stripped[1]
+    assert {(d["verdict"], d["packet"]["family"], d["mark"]) for d in again} == {
+        (verdict, family, mark) for verdict, mark in (("accept", "0x1"), ("drop", "0xa0")) for family in ("ipv4", "ipv6")}
+    assert ({d["laddr"] for d in again if d["packet"]["family"] == "ipv4"} == {OTHER[4]}) != anonymize
+    # What packets carry is the asker's own.
+    assert (SECRET.encode() in files["decisions.pcapng"]) != anonymize
+    assert lines(files["sockets-kernel.json"])[0].keys() >= {"interface", "index"}
 
 
 @pytest.mark.parametrize("words", [("stats",), ("stats", "-j"), ("trace",), ("trace", "--last", 5), ("sockets",)], ids=lambda words: " ".join(map(str, words)))
@@ -63,6 +119,22 @@ def test_a_daemon_that_hangs_is_said_so(lab, make_engine, words):
     assert done.returncode == 1 and done.stdout == ""
     first, remedy = done.stderr.splitlines()
     assert first == f"utproxy: ask the daemon at {engine.control}: no answer within 3 s" and "stuck" in remedy
+
+
+def test_a_trace_outlasts_silence_and_not_a_daemon_that_hangs(lab, make_engine):
+    lab.listen("udp", ON_PORT)
+    engine = make_engine("install", lab, Target("udp", PORT, on_port=ON_PORT))
+    tracer = lab.router.start(engine.binary, "trace", "--control", engine.control, "dport", 1, name="trace")
+    time.sleep(11)  # nothing to show: longer than a stream may be silent
+    assert tracer.alive() and tracer.err() == ""
+    engine.process.popen.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: not tracer.alive(), 15, "the trace's end")
+    finally:
+        engine.process.popen.send_signal(signal.SIGCONT)
+    first, remedy = tracer.err().splitlines()
+    assert tracer.popen.returncode == 1
+    assert first == f"utproxy: ask the daemon at {engine.control}: no answer within 10 s" and "stuck" in remedy
 
 
 def test_doctor_does_without_a_daemon_that_hangs(lab, make_engine, tmp_path):

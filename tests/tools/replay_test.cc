@@ -6,10 +6,12 @@
 
 #include <sstream>
 
-#include "packet/build.h"
+#include "support/packets.h"
 
 namespace utproxy::tools {
 namespace {
+
+using testing::Datagram;
 
 constexpr char kInterface[] =
     R"({"interface":"lan0","index":2,"primary4":"10.77.1.1","primary6":"fd77:1::1"})";
@@ -24,16 +26,6 @@ std::string Listener(const std::string& more = "") {
 absl::StatusOr<HostSnapshot> Read(const std::string& text) {
   std::istringstream in(text);
   return HostSnapshot::Read(in);
-}
-
-std::vector<uint8_t> Datagram() {
-  Packet packet;
-  packet.src = *Address::Parse("10.77.1.2");
-  packet.dst = *Address::Parse("203.0.113.80");
-  packet.sport = 4000;
-  packet.dport = 53;
-  packet.protocol = IPPROTO_UDP;
-  return BuildPacket(packet);
 }
 
 constexpr Policy kPolicy{.on_port = 1090, .mark_value = 1, .mark_mask = 0xff};

@@ -87,5 +87,18 @@ TEST(TraceText, ControlCharactersNeverReachTheTerminal) {
   }
 }
 
+TEST(TraceText, WhatCouldNotBeExplained) {
+  const Json json = Json::parse(R"({"time":"2026-01-02T03:04:05Z","target":"default","group":5,
+      "error":"ask sock_diag: no answer","failed_total":3,"packet":{"family":"ipv4","proto":"udp",
+      "src":"10.0.0.1","sport":1,"dst":"10.0.0.2","dport":2,"iif":"lan0","flags":"","mark":"0x0"}})");
+  for (const size_t width : {80, 200}) {
+    const std::string line = TraceText(width, false, absl::UTCTimeZone()).Line(json);
+    EXPECT_NE(line.find("  ?       failed     udp    10.0.0.1:1      > 10.0.0.2:2  ask sock_diag: "
+                        "no answer (3 in all)\n"),
+              std::string::npos)
+        << line;
+  }
+}
+
 }  // namespace
 }  // namespace utproxy::tools

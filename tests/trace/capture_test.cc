@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "packet/build.h"
+#include "support/packets.h"
 #include "trace/capture_reader.h"
 #include "trace/nflog_codec.h"
 #include "trace/pcapng_writer.h"
@@ -18,15 +18,7 @@
 namespace utproxy {
 namespace {
 
-std::vector<uint8_t> Datagram() {
-  Packet packet;
-  packet.src = *Address::Parse("10.0.0.2");
-  packet.dst = *Address::Parse("10.0.0.1");
-  packet.sport = 4000;
-  packet.dport = 53;
-  packet.protocol = IPPROTO_UDP;
-  return BuildPacket(packet);
-}
+using testing::Datagram;
 
 struct Read {
   absl::Status status;
