@@ -4,6 +4,8 @@
 #include <absl/strings/cord.h>
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
+#include <absl/strings/strip.h>
 
 #include <algorithm>
 
@@ -50,17 +52,23 @@ absl::Status UsageError(absl::string_view message) {
 
 bool IsUsageError(const absl::Status& status) { return status.GetPayload(kUsageUrl).has_value(); }
 
-void OptionTable::Value(absl::string_view name, absl::string_view placeholder,
-                        absl::string_view help, Setter set) {
+std::string Option::Key() const {
+  return absl::StrReplaceAll(absl::StripPrefix(name, "--"), {{"-", "_"}});
+}
+
+Option& OptionTable::Value(absl::string_view name, absl::string_view placeholder,
+                           absl::string_view help, Setter set) {
   options_.push_back({.name = std::string(name),
                       .short_name = "",
                       .placeholder = std::string(placeholder),
                       .help = std::string(help),
                       .section = section_,
                       .set = std::move(set)});
+  return options_.back();
 }
 
-void OptionTable::Flag(absl::string_view name, absl::string_view help, std::function<void()> set) {
+Option& OptionTable::Flag(absl::string_view name, absl::string_view help,
+                          std::function<void()> set) {
   options_.push_back({.name = std::string(name),
                       .short_name = "",
                       .placeholder = "",
@@ -70,12 +78,24 @@ void OptionTable::Flag(absl::string_view name, absl::string_view help, std::func
                         set();
                         return absl::OkStatus();
                       }});
+  return options_.back();
 }
 
-void OptionTable::Flag(absl::string_view name, absl::string_view help, bool* value,
-                       absl::string_view short_name) {
-  Flag(name, help, [value] { *value = true; });
-  options_.back().short_name = std::string(short_name);
+Option& OptionTable::Flag(absl::string_view name, absl::string_view help, bool* value,
+                          absl::string_view short_name) {
+  Option& option = Flag(name, help, [value] { *value = true; });
+  option.short_name = std::string(short_name);
+  return option;
+}
+
+void OptionTable::NoteFirstGiven(size_t from, std::string* first) {
+  for (size_t i = from; i < options_.size(); ++i) {
+    options_[i].set = [first, name = options_[i].name,
+                       set = std::move(options_[i].set)](absl::string_view value) {
+      if (first->empty()) *first = name;
+      return set(value);
+    };
+  }
 }
 
 const Option* OptionTable::Find(absl::string_view name) const {

@@ -27,6 +27,26 @@ struct Option {
   std::string help;
   std::string section;  // heading in the help output
   Setter set;           // called with "" for an option without a value
+  // In a configuration file (config.h): another name for it than Key(), the table within its table
+  // that it stands in, and whether it can be given more than once, there as an array.
+  std::string file_name = {};
+  std::string file_table = {};
+  bool repeatable = false;
+
+  // "on_port": the option's word in a configuration file.
+  std::string Key() const;
+  Option& InFileAs(absl::string_view other_name) {
+    file_name = std::string(other_name);
+    return *this;
+  }
+  Option& InFileTable(absl::string_view table) {
+    file_table = std::string(table);
+    return *this;
+  }
+  Option& Repeatable() {
+    repeatable = true;
+    return *this;
+  }
 };
 
 struct Positional {
@@ -37,18 +57,24 @@ struct Positional {
   Setter set;
 };
 
-// The words one command takes: the one place that parsing, help and shell completion read.
+// The words one command takes: the one place that parsing, help, shell completion and configuration
+// files read.
 // The setters point into the command, which outlives the table. Built and used by one thread.
 class OptionTable {
  public:
   // Options added from here on stand below `title` in the help output.
   void Section(absl::string_view title) { section_ = std::string(title); }
-  void Value(absl::string_view name, absl::string_view placeholder, absl::string_view help,
-             Setter set);
-  void Flag(absl::string_view name, absl::string_view help, bool* value,
-            absl::string_view short_name = "");
-  void Flag(absl::string_view name, absl::string_view help, std::function<void()> set);
+  // What they return is valid until the next one is added.
+  Option& Value(absl::string_view name, absl::string_view placeholder, absl::string_view help,
+                Setter set);
+  Option& Flag(absl::string_view name, absl::string_view help, bool* value,
+               absl::string_view short_name = "");
+  Option& Flag(absl::string_view name, absl::string_view help, std::function<void()> set);
   void Argument(Positional argument) { positionals_.push_back(std::move(argument)); }
+
+  // Has the name of the first option that is given of those added so far, from the `from`-th on,
+  // put into `*first`, which outlives the table.
+  void NoteFirstGiven(size_t from, std::string* first);
 
   // Reads `args` GNU style: "--name value", "--name=value", "-j"; options and arguments in any
   // order, "--" ends the options, names are never abbreviated. The first wrong word is the error,

@@ -13,7 +13,9 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
+#include "config.h"
 #include "daemon/daemon.h"
+#include "daemon_words.h"
 #include "printable.h"
 #include "ruleset/ruleset.h"
 #include "target_options.h"
@@ -21,22 +23,6 @@
 
 namespace utproxy::tools {
 namespace {
-
-enum class LogLevel { kError, kWarning, kInfo };
-
-absl::StatusOr<SteerMode> ParseSteer(absl::string_view text) {
-  if (text == "auto") return SteerMode::kAuto;
-  if (text == "sk_lookup") return SteerMode::kSkLookup;
-  if (text == "none") return SteerMode::kNone;
-  return absl::InvalidArgumentError("must be auto, sk_lookup or none");
-}
-
-absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view text) {
-  if (text == "error") return LogLevel::kError;
-  if (text == "warning") return LogLevel::kWarning;
-  if (text == "info") return LogLevel::kInfo;
-  return absl::InvalidArgumentError("must be error, warning or info");
-}
 
 // SIGTERM, SIGINT and SIGHUP as a descriptor. Before any thread is started, so that all inherit
 // the blocked mask and no thread is interrupted.
@@ -56,41 +42,48 @@ absl::StatusOr<UniqueFd> BlockSignals() {
 class RunCommand : public Command {
  public:
   void Declare(OptionTable& options) override {
+    options.Section("Configuration");
+    options.Value("--config", "FILE", "TOML, with these words; SIGHUP reads it again",
+                  [this](absl::string_view path) -> absl::Status {
+                    if (path.empty()) return absl::InvalidArgumentError("must be a path");
+                    config_path_ = std::string(path);
+                    return absl::OkStatus();
+                  });
+    options.Flag("--check", "only say what is wrong with options and file", &check_only_);
+    const size_t before = options.options().size();
     options.Section("Target");
     target_.AddPolicy(options);
     options.Section("Queues");
     target_.AddQueueNumbers(options);
     target_.AddQueueTuning(options);
-    options.Value("--steer", "MODE", "pin sockets by sk_lookup: auto, sk_lookup, none (auto)",
-                  [this](absl::string_view v) { return Set(ParseSteer(v), &options_.steer); });
     target_.AddFastPath(options);
     options.Section("Rules and routes");
-    options.Flag("--install", "add nftables rules, policy rule and route; remove them at exit",
-                 &options_.install);
     target_.AddQueueRule(options);
     target_.AddMatch(options);
-    options.Section("Daemon");
-    options.Value("--control", "PATH", absl::StrCat("control socket (", kDefaultControlPath, ")"),
-                  [this](absl::string_view v) {
-                    options_.control_path = std::string(v);
-                    return absl::OkStatus();
-                  });
-    options.Value("--log-level", "LEVEL", "error, warning or info (info)",
-                  [this](absl::string_view v) { return Set(ParseLogLevel(v), &log_level_); });
+    options.NoteFirstGiven(before, &first_target_word_);
+    options.Section("Rules and routes");
+    target_.AddInstall(options);
+    AddDaemonWords(options, &words_);
   }
 
   absl::Status Check() override {
+    if (!config_path_.empty()) {
+      if (first_target_word_.empty()) return absl::OkStatus();
+      return UsageError(
+          absl::StrCat(first_target_word_, ": goes into the file where there is --config"));
+    }
     RETURN_IF_ERROR(target_.Finish());
-    if (!options_.install && !target_.first_install_option().empty()) {
+    if (!target_.target.install && !target_.first_install_option().empty()) {
       return UsageError(absl::StrCat(target_.first_install_option(), ": goes with --install"));
     }
     return absl::OkStatus();
   }
 
   absl::StatusOr<int> Run(Environment& env) override {
+    ASSIGN_OR_RETURN(Configuration configuration, Configured());
+    Use(configuration, env);
+    if (check_only_) return kExitOk;
     ASSIGN_OR_RETURN(const UniqueFd signals, BlockSignals());
-    options_.targets = {target_.target};
-    options_.fast_path = target_.target.ruleset.fast_path;
     AdviseOfFastPath(env);
     ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon, Daemon::Start(options_));
     for (const std::string& w : daemon->warnings()) Log(env, LogLevel::kWarning, w);
@@ -104,20 +97,44 @@ class RunCommand : public Command {
   }
 
  private:
-  template <typename T>
-  static absl::Status Set(absl::StatusOr<T> value, T* out) {
-    if (value.ok()) *out = *value;
-    return value.status();
+  // The file's, or the one target of the command line.
+  absl::StatusOr<Configuration> Configured() const {
+    Configuration configuration;
+    if (config_path_.empty()) {
+      configuration.targets = {target_.target};
+    } else {
+      ASSIGN_OR_RETURN(configuration, LoadConfig(config_path_, target_.target.install));
+    }
+    configuration.daemon = configuration.daemon.Under(words_);
+    return configuration;
+  }
+
+  void Use(const Configuration& configuration, Environment& env) {
+    const DaemonWords& daemon = configuration.daemon;
+    log_level_ = daemon.log_level.value_or(LogLevel::kInfo);
+    options_.targets = configuration.targets;
+    options_.steer = daemon.steer.value_or(SteerMode::kAuto);
+    options_.control_path = daemon.control.value_or(kDefaultControlPath);
+    for (const std::string& w : configuration.warnings) Log(env, LogLevel::kWarning, w);
+  }
+
+  static std::string QueuesText(const Target& t) {
+    return t.queue_last == t.queue_first ? absl::StrCat(t.queue_first)
+                                         : absl::StrCat(t.queue_first, "-", t.queue_last);
   }
 
   std::string ReadyLine() const {
-    const Target& t = target_.target;
-    std::string line = absl::StrCat("utproxy: ready: queue ", t.queue_first);
-    if (t.queue_last != t.queue_first) absl::StrAppend(&line, "-", t.queue_last);
-    absl::StrAppend(&line, ", on-port ",
-                    t.policy.on_port == 0 ? "the packet's" : absl::StrCat(t.policy.on_port),
-                    ", mark ", MarkText(t.policy.mark_value), "/", MarkText(t.policy.mark_mask));
-    if (options_.fast_path) {
+    std::string line = "utproxy: ready: ";
+    bool fast_path = false;
+    for (const Target& t : options_.targets) {
+      if (&t != &options_.targets.front()) absl::StrAppend(&line, "; ");
+      if (options_.targets.size() > 1) absl::StrAppend(&line, t.name, ": ");
+      absl::StrAppend(&line, "queue ", QueuesText(t), ", on-port ",
+                      t.policy.on_port == 0 ? "the packet's" : absl::StrCat(t.policy.on_port),
+                      ", mark ", MarkText(t.policy.mark_value), "/", MarkText(t.policy.mark_mask));
+      fast_path = fast_path || t.ruleset.fast_path;
+    }
+    if (fast_path) {
       absl::StrAppend(&line,
                       ", fast path divert: only packets that are queued are in stats by reason");
     }
@@ -126,12 +143,16 @@ class RunCommand : public Command {
 
   // Without --install the rules are the user's.
   void AdviseOfFastPath(Environment& env) const {
-    if (!options_.fast_path || options_.install || log_level_ < LogLevel::kInfo) return;
+    std::vector<RulesetSpec> specs;
+    for (const Target& t : options_.targets) {
+      if (t.ruleset.fast_path && !t.install) specs.push_back(t.ruleset);
+    }
+    if (specs.empty() || log_level_ < LogLevel::kInfo) return;
     Log(env, LogLevel::kInfo,
         "--fast-path divert goes by rules, which `utproxy ruleset install` with the same options "
         "makes, or run --install, or");
     // As for a kernel with nft's queue statement: only nft has the words.
-    const absl::StatusOr<std::string> rules = PrintRuleset({&target_.target.ruleset, 1}, true);
+    const absl::StatusOr<std::string> rules = PrintRuleset(specs, true);
     env.err << (rules.ok() ? *rules : Printable(rules.status().message()) + "\n");
   }
 
@@ -161,6 +182,10 @@ class RunCommand : public Command {
   }
 
   TargetOptions target_;
+  std::string first_target_word_;
+  DaemonWords words_;
+  std::string config_path_;
+  bool check_only_ = false;
   DaemonOptions options_;
   LogLevel log_level_ = LogLevel::kInfo;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "target_options.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 
 #include <climits>
@@ -94,54 +95,74 @@ void TargetOptions::AddPolicy(OptionTable& table) {
   table.Section("Target, as in iptables' TPROXY");
   table.Value("--on-port", "PORT", "port of the listener; 0, the default: the packet's own",
               Store(Number("port", 0, 65535), &target.policy.on_port));
-  table.Value("--on-ip", "ADDR",
-              "address of the listener, once per family; default: the ingress interface's",
-              [this](absl::string_view text) { return SetOnIp(text); });
-  table.Value("--tproxy-mark", "VALUE[/MASK]", "mark of redirected packets; default: unchanged",
-              [this](absl::string_view text) -> absl::Status {
-                ASSIGN_OR_RETURN(const MarkMask mark, ParseMarkMask(text));
-                target.policy.mark_value = mark.value;
-                target.policy.mark_mask = mark.mask;
-                mark_given_ = true;
-                return absl::OkStatus();
-              });
+  table
+      .Value("--on-ip", "ADDR",
+             "address of the listener, once per family; default: the ingress interface's",
+             [this](absl::string_view text) { return SetOnIp(text); })
+      .Repeatable();
+  table
+      .Value("--tproxy-mark", "VALUE[/MASK]", "mark of redirected packets; default: unchanged",
+             [this](absl::string_view text) -> absl::Status {
+               ASSIGN_OR_RETURN(const MarkMask mark, ParseMarkMask(text));
+               target.policy.mark_value = mark.value;
+               target.policy.mark_mask = mark.mask;
+               mark_given_ = true;
+               return absl::OkStatus();
+             })
+      .InFileAs("mark");
   table.Value("--on-miss", "drop|accept", "packets that no transparent socket takes; default drop",
               Store(ParseOnMiss, &target.policy.on_miss));
+}
+
+absl::Status TargetOptions::SetQueueNumber(absl::string_view text) {
+  if (queue_balance_given_) return absl::InvalidArgumentError("excludes --queue-balance");
+  ASSIGN_OR_RETURN(const uint32_t n, ParseNumber(text, "queue number", 0, 65535));
+  target.queue_first = target.queue_last = static_cast<uint16_t>(n);
+  queue_num_given_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status TargetOptions::SetQueueBalance(absl::string_view text) {
+  if (queue_num_given_) return absl::InvalidArgumentError("excludes --queue-num");
+  ASSIGN_OR_RETURN(const auto range, ParseQueueRange(text));
+  target.queue_first = range.first;
+  target.queue_last = range.second;
+  queue_balance_given_ = true;
+  return absl::OkStatus();
 }
 
 void TargetOptions::AddQueueNumbers(OptionTable& table) {
   table.Section("Queues, as in iptables' NFQUEUE");
   table.Value("--queue-num", "N", "the one queue to read; default 0",
-              [this](absl::string_view text) -> absl::Status {
-                if (queue_balance_given_) {
-                  return absl::InvalidArgumentError("excludes --queue-balance");
-                }
-                ASSIGN_OR_RETURN(const uint32_t n, ParseNumber(text, "queue number", 0, 65535));
-                target.queue_first = target.queue_last = static_cast<uint16_t>(n);
-                queue_num_given_ = true;
-                return absl::OkStatus();
-              });
+              [this](absl::string_view text) { return SetQueueNumber(text); });
   table.Value("--queue-balance", "N:M", "queues N to M, with a thread each",
-              [this](absl::string_view text) -> absl::Status {
-                if (queue_num_given_) return absl::InvalidArgumentError("excludes --queue-num");
-                ASSIGN_OR_RETURN(const auto range, ParseQueueRange(text));
-                target.queue_first = range.first;
-                target.queue_last = range.second;
-                queue_balance_given_ = true;
-                return absl::OkStatus();
-              });
+              [this](absl::string_view text) { return SetQueueBalance(text); });
+}
+
+void TargetOptions::AddFile(OptionTable& table) {
+  AddPolicy(table);
+  table.Value("--queues", "N|N:M", "", [this](absl::string_view text) {
+    return absl::StrContains(text, ':') ? SetQueueBalance(text) : SetQueueNumber(text);
+  });
+  AddQueueNumbers(table);
+  AddQueueTuning(table);
+  AddFastPath(table);
+  AddInstall(table);
+  AddQueueRule(table);
+  AddMatch(table);
 }
 
 void TargetOptions::NoteInstall(const char* name) {
   if (first_install_option_.empty()) first_install_option_ = name;
 }
 
-void TargetOptions::AddInstallValue(OptionTable& table, const char* name, const char* placeholder,
-                                    const char* help, Setter set) {
-  table.Value(name, placeholder, help, [this, name, set = std::move(set)](absl::string_view text) {
-    NoteInstall(name);
-    return set(text);
-  });
+Option& TargetOptions::AddInstallValue(OptionTable& table, const char* name,
+                                       const char* placeholder, const char* help, Setter set) {
+  return table.Value(name, placeholder, help,
+                     [this, name, set = std::move(set)](absl::string_view text) {
+                       NoteInstall(name);
+                       return set(text);
+                     });
 }
 
 void TargetOptions::AddInstallFlag(OptionTable& table, const char* name, const char* help,
@@ -150,6 +171,11 @@ void TargetOptions::AddInstallFlag(OptionTable& table, const char* name, const c
     NoteInstall(name);
     *value = true;
   });
+}
+
+void TargetOptions::AddInstall(OptionTable& table) {
+  table.Flag("--install", "add nftables rules, policy rule and route; remove them at exit",
+             &target.install);
 }
 
 void TargetOptions::AddQueueRule(OptionTable& table) {
@@ -188,22 +214,30 @@ void TargetOptions::AddQueueTuning(OptionTable& table) {
 
 void TargetOptions::AddPrefixList(OptionTable& table, const char* name, const char* help,
                                   std::vector<Cidr>* list) {
-  AddInstallValue(table, name, "CIDR", help, Append(ParsePrefix, list));
+  AddInstallValue(table, name, "CIDR", help, Append(ParsePrefix, list))
+      .Repeatable()
+      .InFileTable("match");
 }
 
 void TargetOptions::AddMatch(OptionTable& table) {
   Match& match = target.ruleset.match;
   table.Section("Which packets the installed rules take");
   AddInstallValue(table, "--proto", "tcp|udp", "repeatable; default both",
-                  Append(ParseProto, &match.protos));
+                  Append(ParseProto, &match.protos))
+      .Repeatable()
+      .InFileTable("match");
   AddInstallValue(table, "--dport", "LIST", "destination ports such as 53,80,1000-2000",
                   [&match](absl::string_view text) -> absl::Status {
                     ASSIGN_OR_RETURN(const std::vector<PortRange> ports, ParsePortList(text));
                     match.dports.insert(match.dports.end(), ports.begin(), ports.end());
                     return absl::OkStatus();
-                  });
+                  })
+      .Repeatable()
+      .InFileTable("match");
   AddInstallValue(table, "--iif", "NAME", "ingress interface; repeatable",
-                  Append(ParseInterfaceName, &match.iifs));
+                  Append(ParseInterfaceName, &match.iifs))
+      .Repeatable()
+      .InFileTable("match");
   AddPrefixList(table, "--src", "from these sources; repeatable", &match.src);
   AddPrefixList(table, "--dst", "to these destinations; repeatable", &match.dst);
   AddPrefixList(table, "--not-src", "but not from these; repeatable", &match.not_src);
@@ -218,11 +252,14 @@ void TargetOptions::AddLocalOutput(OptionTable& table) {
   AddInstallFlag(table, "--local-output", "proxy what this host sends itself, too",
                  &spec.local_output);
   AddInstallValue(table, "--exclude-mark", "VALUE[/MASK]", "but not packets with this mark",
-                  Append(ParseExcludeMark, &spec.exclude_marks));
+                  Append(ParseExcludeMark, &spec.exclude_marks))
+      .Repeatable();
   AddInstallValue(table, "--exclude-uid", "USER", "but not this user's packets",
-                  Append(ParseUser, &spec.exclude_uids));
+                  Append(ParseUser, &spec.exclude_uids))
+      .Repeatable();
   AddInstallValue(table, "--exclude-cgroup", "PATH", "but not packets of this cgroup",
-                  Append(ParseCgroup, &spec.exclude_cgroups));
+                  Append(ParseCgroup, &spec.exclude_cgroups))
+      .Repeatable();
 }
 
 // A rule that asks for sources of one family and destinations of the other takes nothing.

@@ -22,6 +22,8 @@ class TargetOptions {
   void AddPolicy(OptionTable& table);
   // --queue-num, --queue-balance: which queues.
   void AddQueueNumbers(OptionTable& table);
+  // --install.
+  void AddInstall(OptionTable& table);
   // --queue-bypass, --queue-cpu-fanout: what the installed rule says of them.
   void AddQueueRule(OptionTable& table);
   // --fast-path.
@@ -33,6 +35,9 @@ class TargetOptions {
   // --proto, --dport, --iif, --src, --dst, --not-src, --not-dst, --table, --local-output,
   // --exclude-*.
   void AddMatch(OptionTable& table);
+
+  // All of the above for a [[target]] of a configuration file, and `queues`, "N" or "N:M".
+  void AddFile(OptionTable& table);
 
   // Checks what spans several options and makes the target's parts agree. A UsageError names
   // both options.
@@ -51,11 +56,13 @@ class TargetOptions {
                      std::vector<Cidr>* list);
   void AddLocalOutput(OptionTable& table);
   // Adds an option that is noted in first_install_option_.
-  void AddInstallValue(OptionTable& table, const char* name, const char* placeholder,
-                       const char* help, Setter set);
+  Option& AddInstallValue(OptionTable& table, const char* name, const char* placeholder,
+                          const char* help, Setter set);
   void AddInstallFlag(OptionTable& table, const char* name, const char* help, bool* value);
   void NoteInstall(const char* name);
   absl::Status SetOnIp(absl::string_view text);
+  absl::Status SetQueueNumber(absl::string_view text);
+  absl::Status SetQueueBalance(absl::string_view text);
   absl::Status CheckFamilies() const;
 
   bool mark_given_ = false;

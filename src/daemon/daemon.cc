@@ -25,14 +25,8 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   RETURN_IF_ERROR(d->StartSteering());
   ASSIGN_OR_RETURN(d->mirror_, Mirror::Start({}));
   RETURN_IF_ERROR(d->StartQueues());
-  if (options.fast_path) RETURN_IF_ERROR(FastPathKernel());
-  if (options.install) {
-    std::vector<RulesetSpec> specs;
-    for (const Target& target : d->options_.targets) specs.push_back(target.ruleset);
-    ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(specs));
-    d->ruleset_.emplace(std::move(ruleset));
-  }
-  if (options.fast_path) RETURN_IF_ERROR(d->StartFastPath());
+  RETURN_IF_ERROR(d->StartRules());
+  RETURN_IF_ERROR(d->StartFastPath());
   // Last, as it reads everything before it.
   d->control_->Serve([d](const Json& request, const ControlServer::Writer& write) {
     return d->Handle(request, write);
@@ -87,9 +81,24 @@ absl::Status Daemon::StartQueue(const Target& target, uint16_t number) {
   return absl::OkStatus();
 }
 
+absl::Status Daemon::StartRules() {
+  std::vector<RulesetSpec> specs;
+  for (const Target& target : options_.targets) {
+    if (target.ruleset.fast_path) RETURN_IF_ERROR(FastPathKernel());
+    if (target.install) specs.push_back(target.ruleset);
+  }
+  if (specs.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(specs));
+  ruleset_.emplace(std::move(ruleset));
+  return absl::OkStatus();
+}
+
 absl::Status Daemon::StartFastPath() {
   std::vector<uint16_t> on_ports;
-  for (const Target& target : options_.targets) on_ports.push_back(target.policy.on_port);
+  for (const Target& target : options_.targets) {
+    if (target.ruleset.fast_path) on_ports.push_back(target.policy.on_port);
+  }
+  if (on_ports.empty()) return absl::OkStatus();
   NetlinkSocket* const owner = ruleset_ ? ruleset_->nft() : nullptr;
   ASSIGN_OR_RETURN(fast_path_, FastPath::Start(mirror_.get(), steering_.get(), on_ports, owner));
   return absl::OkStatus();

@@ -35,10 +35,6 @@ enum class SteerMode : uint8_t { kAuto, kSkLookup, kNone };
 struct DaemonOptions {
   std::vector<Target> targets;
   SteerMode steer = SteerMode::kAuto;
-  bool install = false;
-  // Rules in front of the queue's carry what needs no decision: those of `install`, or the user's
-  // own (`utproxy ruleset`). The targets' rulesets say the same.
-  bool fast_path = false;
   std::string control_path = kDefaultControlPath;
 };
 
@@ -82,6 +78,7 @@ class Daemon {
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
   absl::Status StartSteering();
   absl::Status StartQueues();
+  absl::Status StartRules();
   absl::Status StartFastPath();
   absl::Status StartQueue(const Target& target, uint16_t number);
   absl::Status Handle(const Json& request, const ControlServer::Writer& write);

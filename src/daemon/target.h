@@ -23,6 +23,9 @@ struct Target {
   uint16_t queue_first = 0;
   uint16_t queue_last = 0;
   QueueOptions queue;
+  // `ruleset` is put into the kernel; otherwise the rules that fill the queues are the user's own
+  // (`utproxy ruleset`), those of its fast path too.
+  bool install = false;
   // CPU i is for worker i; the list starts over where it is shorter. Empty: not pinned.
   std::vector<int> cpus;
 };

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "daemon_words.h"
+
+#include <absl/strings/str_cat.h>
+
+namespace utproxy::tools {
+namespace {
+
+absl::StatusOr<SteerMode> ParseSteer(absl::string_view text) {
+  if (text == "auto") return SteerMode::kAuto;
+  if (text == "sk_lookup") return SteerMode::kSkLookup;
+  if (text == "none") return SteerMode::kNone;
+  return absl::InvalidArgumentError("must be auto, sk_lookup or none");
+}
+
+absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view text) {
+  if (text == "error") return LogLevel::kError;
+  if (text == "warning") return LogLevel::kWarning;
+  if (text == "info") return LogLevel::kInfo;
+  return absl::InvalidArgumentError("must be error, warning or info");
+}
+
+template <typename T>
+absl::Status Set(absl::StatusOr<T> value, std::optional<T>* out) {
+  if (value.ok()) *out = *std::move(value);
+  return value.status();
+}
+
+absl::StatusOr<std::string> ParsePath(absl::string_view text) {
+  if (text.empty()) return absl::InvalidArgumentError("must be a path");
+  return std::string(text);
+}
+
+template <typename T>
+std::optional<T> Stronger(const std::optional<T>& weak, const std::optional<T>& strong) {
+  return strong ? strong : weak;
+}
+
+}  // namespace
+
+DaemonWords DaemonWords::Under(const DaemonWords& stronger) const {
+  return {.steer = Stronger(steer, stronger.steer),
+          .control = Stronger(control, stronger.control),
+          .log_level = Stronger(log_level, stronger.log_level)};
+}
+
+void AddDaemonWords(OptionTable& table, DaemonWords* words) {
+  table.Section("Daemon");
+  table.Value("--steer", "MODE", "pin sockets by sk_lookup: auto, sk_lookup, none (auto)",
+              [words](absl::string_view v) { return Set(ParseSteer(v), &words->steer); });
+  table.Value("--control", "PATH", absl::StrCat("control socket (", kDefaultControlPath, ")"),
+              [words](absl::string_view v) { return Set(ParsePath(v), &words->control); });
+  table.Value("--log-level", "LEVEL", "error, warning or info (info)",
+              [words](absl::string_view v) { return Set(ParseLogLevel(v), &words->log_level); });
+}
+
+}  // namespace utproxy::tools

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_TOOLS_DAEMON_WORDS_H_
+#define UTPROXY_TOOLS_DAEMON_WORDS_H_
+
+#include <optional>
+#include <string>
+
+#include "daemon/daemon.h"
+#include "options.h"
+
+namespace utproxy::tools {
+
+enum class LogLevel { kError, kWarning, kInfo };
+
+// What is said of the daemon as a whole, on the command line or at the top of a configuration file;
+// nullopt where it was not said. A plain value.
+struct DaemonWords {
+  std::optional<SteerMode> steer;
+  std::optional<std::string> control;
+  std::optional<LogLevel> log_level;
+
+  // What `stronger` says, and else what this says.
+  DaemonWords Under(const DaemonWords& stronger) const;
+};
+
+// --steer, --control, --log-level, into `*words`, which outlives the table.
+void AddDaemonWords(OptionTable& table, DaemonWords* words);
+
+}  // namespace utproxy::tools
+
+#endif  // UTPROXY_TOOLS_DAEMON_WORDS_H_
