@@ -105,6 +105,11 @@ void CheckQueues(const ParsedTarget& earlier, const ParsedTarget& later,
                                             first, " is read for ", LineOf(earlier), " already")));
 }
 
+// Whether what `policy` gives a packet that comes without a mark fits the policy rule of `other`.
+bool FitsRuleOf(const Policy& policy, const Policy& other) {
+  return ((policy.Remark(0) ^ other.mark_value) & other.mark_mask) == 0;
+}
+
 // A marked packet follows one policy rule. Where its mark fits two that lead to different tables,
 // which one it is would depend on their order.
 void CheckMarks(const ParsedTarget& earlier, const ParsedTarget& later,
@@ -113,11 +118,11 @@ void CheckMarks(const ParsedTarget& earlier, const ParsedTarget& later,
   const Target& b = later.words.target;
   if (!a.install || !b.install || a.ruleset.route_table == b.ruleset.route_table) return;
   const Policy &p = a.policy, &q = b.policy;
-  if (((p.mark_value ^ q.mark_value) & p.mark_mask & q.mark_mask) != 0) return;
+  if (!FitsRuleOf(p, q) && !FitsRuleOf(q, p)) return;
   mistakes->push_back(At(
       later.PlaceOf("--tproxy-mark"),
-      absl::StrFormat("mark 0x%x/0x%x: a packet with it can fit 0x%x/0x%x of %s too, which leads "
-                      "to table %u instead of %u",
+      absl::StrFormat("mark 0x%x/0x%x: cannot be told from 0x%x/0x%x of %s, which leads to table "
+                      "%u instead of %u",
                       q.mark_value, q.mark_mask, p.mark_value, p.mark_mask, LineOf(earlier),
                       a.ruleset.route_table, b.ruleset.route_table)));
 }

@@ -87,7 +87,7 @@ class RunCommand : public Command {
     AdviseOfFastPath(env);
     ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon, Daemon::Start(options_));
     for (const std::string& w : daemon->warnings()) Log(env, LogLevel::kWarning, w);
-    env.err << ReadyLine() << std::endl;
+    env.err << "utproxy: ready: " << TargetsText() << std::endl;
     (void)::sd_notify(0, "READY=1");
     absl::Status status = Loop(signals.get(), *daemon, env);
     (void)::sd_notify(0, "STOPPING=1");
@@ -118,13 +118,46 @@ class RunCommand : public Command {
     for (const std::string& w : configuration.warnings) Log(env, LogLevel::kWarning, w);
   }
 
+  // A configuration that can't be used changes nothing.
+  void Reload(Daemon& daemon, Environment& env) {
+    if (config_path_.empty()) {
+      return Log(env, LogLevel::kWarning,
+                 "SIGHUP: the target came from the command line, which can't be read again");
+    }
+    (void)::sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld",
+                       static_cast<long long>(MonotonicNs() / 1000));
+    const absl::Status status = TryReload(daemon, env);
+    if (!status.ok()) {
+      Log(env, LogLevel::kError, status.message());
+      if (!RemedyOf(status).empty()) Log(env, LogLevel::kError, RemedyOf(status));
+      Log(env, LogLevel::kError, "reload refused: the configuration before goes on");
+    }
+    (void)::sd_notify(0, "READY=1");
+  }
+
+  absl::Status TryReload(Daemon& daemon, Environment& env) {
+    ASSIGN_OR_RETURN(const Configuration configuration, Configured());
+    ASSIGN_OR_RETURN(std::vector<std::string> sentences, daemon.Reload(configuration.targets));
+    const DaemonOptions before = options_;
+    Use(configuration, env);
+    if (options_.steer != before.steer) sentences.push_back("steer: changes with a restart");
+    if (options_.control_path != before.control_path) {
+      sentences.push_back("control: changes with a restart");
+    }
+    options_.steer = before.steer;
+    options_.control_path = before.control_path;
+    for (const std::string& sentence : sentences) Log(env, LogLevel::kWarning, sentence);
+    Log(env, LogLevel::kInfo, absl::StrCat("reloaded: ", TargetsText()));
+    return absl::OkStatus();
+  }
+
   static std::string QueuesText(const Target& t) {
     return t.queue_last == t.queue_first ? absl::StrCat(t.queue_first)
                                          : absl::StrCat(t.queue_first, "-", t.queue_last);
   }
 
-  std::string ReadyLine() const {
-    std::string line = "utproxy: ready: ";
+  std::string TargetsText() const {
+    std::string line;
     bool fast_path = false;
     for (const Target& t : options_.targets) {
       if (&t != &options_.targets.front()) absl::StrAppend(&line, "; ");
@@ -161,7 +194,7 @@ class RunCommand : public Command {
   }
 
   // Until SIGTERM or SIGINT, or until a queue is served no more.
-  absl::Status Loop(int signal_fd, Daemon& daemon, Environment& env) const {
+  absl::Status Loop(int signal_fd, Daemon& daemon, Environment& env) {
     int64_t next_tick_ns = MonotonicNs() + kNsPerSec;
     while (true) {
       pollfd fd{.fd = signal_fd, .events = POLLIN, .revents = 0};
@@ -170,9 +203,7 @@ class RunCommand : public Command {
       signalfd_siginfo info{};
       if (::read(signal_fd, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo != SIGHUP) return absl::OkStatus();
-        Log(env, LogLevel::kWarning,
-            "SIGHUP: the target came from the command line, which can't "
-            "be read again");
+        Reload(daemon, env);
       }
       if (MonotonicNs() < next_tick_ns) continue;
       next_tick_ns = MonotonicNs() + kNsPerSec;

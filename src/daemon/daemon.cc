@@ -46,62 +46,88 @@ absl::Status Daemon::StartSteering() {
   return absl::OkStatus();
 }
 
-absl::Status Daemon::StartQueues() {
+absl::Status CheckQueueCount(const std::vector<Target>& targets) {
   size_t count = 0;
-  for (const Target& target : options_.targets) {
-    count += size_t{1} + target.queue_last - target.queue_first;
-  }
-  if (count > kMaxQueues) {
-    return WithRemedy(absl::InvalidArgumentError(
-                          absl::StrCat("start queues: ", count, " are more than the ", kMaxQueues,
-                                       " that one process serves, a thread each")),
-                      "Narrow --queue-balance: more queues than processors do not help.");
-  }
-  for (const Target& target : options_.targets) {
+  for (const Target& target : targets) count += size_t{1} + target.queue_last - target.queue_first;
+  if (count <= kMaxQueues) return absl::OkStatus();
+  return WithRemedy(absl::InvalidArgumentError(absl::StrCat("start queues: ", count,
+                                                            " are more than the ", kMaxQueues,
+                                                            " that one process serves, a thread "
+                                                            "each")),
+                    "Narrow --queue-balance: more queues than processors do not help.");
+}
+
+absl::Status Daemon::StartQueues() {
+  RETURN_IF_ERROR(CheckQueueCount(options_.targets));
+  serving_.targets = std::make_shared<const Targets>(options_.targets);
+  for (const Target& target : *serving_.targets) {
     for (uint32_t number = target.queue_first; number <= target.queue_last; ++number) {
-      RETURN_IF_ERROR(StartQueue(target, static_cast<uint16_t>(number)));
+      ASSIGN_OR_RETURN(
+          std::shared_ptr<ServedQueue> queue,
+          StartQueue({serving_.targets, &target}, static_cast<uint16_t>(number), serving_.version));
+      serving_.queues.push_back(std::move(queue));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status Daemon::StartQueue(const Target& target, uint16_t number) {
-  ASSIGN_OR_RETURN(DiagClient client, DiagClient::Open());
-  Queue queue{.target = &target, .decider = nullptr, .tap = nullptr, .worker = nullptr};
-  queue.decider = std::make_unique<Decider>(target.policy, mirror_.get(),
-                                            ExactQuerier(std::move(client), &mirror_->table()),
-                                            steering_.get());
-  queue.tap = std::make_unique<FlightTap>();
-  ASSIGN_OR_RETURN(queue.worker,
-                   QueueWorker::Create(number, target.queue, queue.decider.get(), queue.tap.get()));
-  const size_t nth = number - target.queue_first;
-  const int cpu = target.cpus.empty() ? -1 : target.cpus[nth % target.cpus.size()];
-  RETURN_IF_ERROR(queue.worker->Start(cpu));
-  queues_.push_back(std::move(queue));
-  return absl::OkStatus();
+absl::StatusOr<std::shared_ptr<ServedQueue>> Daemon::StartQueue(
+    std::shared_ptr<const Target> target, uint16_t number, uint32_t version) {
+  const size_t nth = number - target->queue_first;
+  return ServedQueue::Start(context(), number, nth, std::move(target), version);
+}
+
+Daemon::Serving Daemon::serving() const {
+  const std::lock_guard lock(mutex_);
+  return serving_;
+}
+
+std::vector<RulesetSpec> SpecsToInstall(const std::vector<Target>& targets) {
+  std::vector<RulesetSpec> specs;
+  for (const Target& target : targets) {
+    if (target.install) specs.push_back(target.ruleset);
+  }
+  return specs;
 }
 
 absl::Status Daemon::StartRules() {
-  std::vector<RulesetSpec> specs;
-  for (const Target& target : options_.targets) {
+  for (const Target& target : *serving_.targets) {
     if (target.ruleset.fast_path) RETURN_IF_ERROR(FastPathKernel());
-    if (target.install) specs.push_back(target.ruleset);
   }
-  if (specs.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(specs));
+  installed_ = SpecsToInstall(*serving_.targets);
+  if (installed_.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(installed_));
   ruleset_.emplace(std::move(ruleset));
   return absl::OkStatus();
 }
 
 absl::Status Daemon::StartFastPath() {
   std::vector<uint16_t> on_ports;
-  for (const Target& target : options_.targets) {
+  for (const Target& target : *serving_.targets) {
     if (target.ruleset.fast_path) on_ports.push_back(target.policy.on_port);
   }
   if (on_ports.empty()) return absl::OkStatus();
   NetlinkSocket* const owner = ruleset_ ? ruleset_->nft() : nullptr;
-  ASSIGN_OR_RETURN(fast_path_, FastPath::Start(mirror_.get(), steering_.get(), on_ports, owner));
+  ASSIGN_OR_RETURN(std::shared_ptr<FastPath> fast,
+                   FastPath::Start(mirror_.get(), steering_.get(), on_ports, owner));
+  const std::lock_guard lock(mutex_);
+  fast_path_ = std::move(fast);
   return absl::OkStatus();
+}
+
+std::shared_ptr<FastPath> Daemon::fast_path() const {
+  const std::lock_guard lock(mutex_);
+  return fast_path_;
+}
+
+// When it returns, nobody uses the rules' socket any more: who reads its counts has done with them.
+void Daemon::StopFastPath() {
+  std::shared_ptr<FastPath> fast;
+  {
+    const std::lock_guard lock(mutex_);
+    fast.swap(fast_path_);
+  }
+  if (fast != nullptr) fast->Stop();
 }
 
 std::vector<std::string> Daemon::warnings() const {
@@ -121,9 +147,9 @@ std::vector<std::string> Daemon::Tick() {
 // or ICMP that it takes by mistake is dropped.
 void Daemon::WarnOfOtherProtocols(std::vector<std::string>* sentences) {
   uint64_t others = 0;
-  for (const Queue& queue : queues_) {
-    if (queue.target->policy.on_miss != OnMiss::kDrop) continue;
-    others += queue.worker->counters().reasons[static_cast<size_t>(Reason::kNotTcpOrUdp)].value();
+  for (const auto& queue : serving_.queues) {
+    if (queue->target()->policy.on_miss != OnMiss::kDrop) continue;
+    others += queue->worker().counters().reasons[static_cast<size_t>(Reason::kNotTcpOrUdp)].value();
   }
   if (others == 0 || warned_of_protocols_) return;
   warned_of_protocols_ = true;
@@ -133,10 +159,9 @@ void Daemon::WarnOfOtherProtocols(std::vector<std::string>* sentences) {
 }
 
 absl::Status Daemon::Health() const {
-  for (const Queue& queue : queues_) {
-    if (queue.worker->running()) continue;
-    return absl::InternalError(
-        absl::StrCat("queue ", queue.worker->number(), ": its thread has ended"));
+  for (const auto& queue : serving_.queues) {
+    if (queue->worker().running()) continue;
+    return absl::InternalError(absl::StrCat("queue ", queue->number(), ": its thread has ended"));
   }
   return absl::OkStatus();
 }
@@ -145,56 +170,50 @@ absl::Status Daemon::Stop() {
   absl::Status status;
   // The kernel empties all queues when a chain goes, so first only the rules do; then the queues
   // are drained; the chains go last.
-  fast_path_.reset();  // before the rules, whose socket it uses
+  StopFastPath();  // before the rules, whose socket it uses
   if (ruleset_) status.Update(ruleset_->StopQueueing());
-  for (Queue& queue : queues_) status.Update(queue.worker->Stop());
+  for (const auto& queue : serving_.queues) status.Update(queue->Stop());
   if (ruleset_) status.Update(ruleset_->Remove());
   ruleset_.reset();
   control_.reset();  // before what it reads
-  queues_.clear();
+  serving_ = Serving();
   mirror_.reset();
   steering_.reset();
   return status;
 }
 
 Losses Daemon::CountLosses() const {
-  Losses losses;
-  for (const Queue& queue : queues_) {
-    const WorkerCounters& w = queue.worker->counters();
-    losses[Loss::kFlushed] += w.verdicts_gone.value();
-    losses[Loss::kVerdictError] += w.verdict_errors.value();
-    losses[Loss::kVerdictUnsent] += w.verdicts_unsent.value();
-    losses[Loss::kReceiveError] += w.receive_errors.value() + w.overruns.value();
-    losses[Loss::kMalformed] += w.malformed.value();
-    losses[Loss::kExactFailed] += queue.decider->counters().exact_failed.value();
-    losses[Loss::kShed] += queue.decider->counters().shed.value();
-    losses[Loss::kSteerFailed] += queue.decider->counters().steer_failed.value();
-    const absl::StatusOr<std::optional<QueueStats>> kernel = ReadQueueStats(queue.worker->number());
-    if (!kernel.ok() || !kernel->has_value()) continue;
-    losses[Loss::kQueueFull] += (*kernel)->dropped;
-    losses[Loss::kNetlinkOverrun] += (*kernel)->user_dropped;
-  }
+  const Serving now = serving();
+  Losses losses = now.past_losses;
+  for (const auto& queue : now.queues) losses.Add(queue->CountLosses());
   return losses;
 }
 
 Json Daemon::Stats() const {
+  const Serving now = serving();
   StatsBuilder stats(MonotonicNs() - started_ns_);
-  for (const Queue& queue : queues_) {
-    stats.AddQueue(queue.target->name, *queue.worker, queue.decider->counters());
+  stats.SetConfiguration(now.version);
+  stats.AddTotals(now.past_of_gone);
+  for (const Target& target : *now.targets) stats.AddTarget(target.name, StatsTotals());
+  for (const auto& [name, totals] : now.past) stats.AddTarget(name, totals);
+  for (const auto& queue : now.queues) {
+    const std::string name = queue->target()->name;
+    stats.AddTarget(name, queue->Totals());
+    stats.AddQueue(name, queue->worker());
   }
   stats.SetLosses(CountLosses());
   stats.SetMirror(mirror_->stats(), MonotonicNs());
   if (steering_) stats.SetSteering(steering_->stats(), steering_->listener_error());
-  if (fast_path_) stats.SetFastPath(*fast_path_);
+  if (const std::shared_ptr<FastPath> fast = fast_path()) stats.SetFastPath(*fast);
   return stats.Build();
 }
 
-const Target* Daemon::FindTarget(const std::string& name) const {
-  if (name.empty()) return &options_.targets.front();
-  for (const Target& target : options_.targets) {
-    if (target.name == name) return &target;
+absl::StatusOr<Target> Daemon::FindTarget(const std::string& name) const {
+  const Serving now = serving();
+  for (const Target& target : *now.targets) {
+    if (name.empty() || target.name == name) return target;
   }
-  return nullptr;
+  return absl::NotFoundError("explain: no such target");
 }
 
 absl::Status Daemon::Handle(const Json& request, const ControlServer::Writer& write) {
@@ -232,11 +251,19 @@ absl::Status Daemon::HandleTrace(const Json& json, const ControlServer::Writer& 
     return absl::ResourceExhaustedError(
         absl::StrCat("trace: ", kMaxTraceReaders, " others trace already; end one of them"));
   }
+  return TraceStream(
+             std::move(request), [this] { return TraceSources(); }, mirror_.get())
+      .Run(write);
+}
+
+std::vector<TraceSource> Daemon::TraceSources() const {
   std::vector<TraceSource> sources;
-  for (const Queue& queue : queues_) {
-    sources.push_back({&queue.tap->recorder(), queue.target, queue.worker->number()});
+  for (const std::shared_ptr<ServedQueue>& queue : serving().queues) {
+    sources.push_back({.recorder = {queue, &queue->recorder()},
+                       .target = [queue](uint32_t number) { return queue->TargetOf(number); },
+                       .queue = queue->number()});
   }
-  return TraceStream(std::move(request), std::move(sources), mirror_.get()).Run(write);
+  return sources;
 }
 
 // What only the daemon knows of the delivery step: whether the listener's socket can be had.
@@ -270,17 +297,17 @@ absl::Status Daemon::HandleExplain(const Json& request, const ControlServer::Wri
   if (!request.contains("packet")) return absl::InvalidArgumentError("explain: no packet");
   ASSIGN_OR_RETURN(const Packet packet, PacketFromJson(request["packet"], index));
   const bool named = request.contains("target") && request["target"].is_string();
-  const Target* target = FindTarget(named ? request["target"].get<std::string>() : "");
-  if (target == nullptr) return absl::NotFoundError("explain: no such target");
+  ASSIGN_OR_RETURN(const Target target,
+                   FindTarget(named ? request["target"].get<std::string>() : ""));
   ASSIGN_OR_RETURN(const std::unique_ptr<Explainer> explainer, Explainer::Open());
   ASSIGN_OR_RETURN(Explanation live,
-                   explainer->Mirror(packet, target->policy, mirror_->table(), *interfaces));
+                   explainer->Mirror(packet, target.policy, mirror_->table(), *interfaces));
   ExplainSteering(packet, &live);
-  ASSIGN_OR_RETURN(const Explanation exact, explainer->Exact(packet, target->policy));
+  ASSIGN_OR_RETURN(const Explanation exact, explainer->Exact(packet, target.policy));
   const OwnersByInode owners = ReadSocketOwners();
   const InterfaceNames names = [&](uint32_t i) { return interfaces->NameOf(i); };
   Json answer = ToJson(live, packet, names, owners, "mirror");
-  answer["target"] = target->name;
+  answer["target"] = target.name;
   answer["differs"] = DifferencesOf(live.decision, exact.decision, names);
   (void)write(answer);
   return absl::OkStatus();

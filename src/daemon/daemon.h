@@ -6,7 +6,9 @@
 #include <absl/status/statusor.h>
 
 #include <atomic>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,11 +18,10 @@
 #include "daemon/fast_path.h"
 #include "daemon/json.h"
 #include "daemon/losses.h"
+#include "daemon/served_queue.h"
 #include "daemon/target.h"
-#include "engine/decider.h"
-#include "engine/flight_tap.h"
+#include "daemon/trace_stream.h"
 #include "mirror/mirror.h"
-#include "queue/worker.h"
 #include "ruleset/ruleset.h"
 #include "steer/steering.h"
 
@@ -38,9 +39,14 @@ struct DaemonOptions {
   std::string control_path = kDefaultControlPath;
 };
 
-// The running daemon: the object graph, from the mirror to the rules. Start, Tick, Stop and the
-// destructor are for one thread, in whose network namespace everything happens; the control
-// socket's thread reads counters only.
+// InvalidArgument where they have more queues than one process serves.
+absl::Status CheckQueueCount(const std::vector<Target>& targets);
+// Of the targets whose rules are to be installed.
+std::vector<RulesetSpec> SpecsToInstall(const std::vector<Target>& targets);
+
+// The running daemon: the object graph, from the mirror to the rules. Start, Reload, Tick, Stop and
+// the destructor are for one thread, in whose network namespace everything happens; the control
+// socket's threads read only.
 class Daemon {
  public:
   // Starts from the inside out, so that when the rules go in, everything behind them is ready. On
@@ -49,6 +55,13 @@ class Daemon {
   ~Daemon();
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
+
+  // Goes over to other targets, at once for each packet: it is decided by one of the
+  // configurations, by whose rules it was queued. No packet waits for it. Queues that stay are not
+  // closed, new ones are open before rules name them, and old ones are emptied before they are
+  // closed. Takes some ten ms, or until the packets of the old rules are answered. After an error
+  // everything is as before. Returns sentences about what could not be changed, or not be done.
+  absl::StatusOr<std::vector<std::string>> Reload(std::vector<Target> targets);
 
   // About once a second: ends idle steering entries. Returns sentences about losses that have
   // grown since the last call, for the log.
@@ -68,11 +81,28 @@ class Daemon {
   Json Stats() const;
 
  private:
-  struct Queue {
-    const Target* target;
-    std::unique_ptr<Decider> decider;
-    std::unique_ptr<FlightTap> tap;
-    std::unique_ptr<QueueWorker> worker;  // after what it calls: it goes first
+  using Targets = std::vector<Target>;
+  using Queues = std::vector<std::shared_ptr<ServedQueue>>;
+  // What a control socket's thread sees of the configuration.
+  struct Serving {
+    uint32_t version = 1;  // 1 for the first configuration, one more with each other
+    std::shared_ptr<const Targets> targets;
+    Queues queues;
+    // Of queues that are closed, or serve another target now: by targets that there still are, and
+    // of those that are gone.
+    std::map<std::string, StatsTotals> past;
+    StatsTotals past_of_gone;
+    Losses past_losses;
+  };
+  // One Reload.
+  struct Change {
+    std::shared_ptr<const Targets> targets;
+    uint32_t version = 0;
+    std::vector<RulesetSpec> specs;
+    bool rules_change = false;
+    Queues queues;                // all, then
+    Queues changed, added, gone;  // of them
+    std::vector<std::string> sentences;
   };
 
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
@@ -80,12 +110,28 @@ class Daemon {
   absl::Status StartQueues();
   absl::Status StartRules();
   absl::Status StartFastPath();
-  absl::Status StartQueue(const Target& target, uint16_t number);
+  absl::StatusOr<std::shared_ptr<ServedQueue>> StartQueue(std::shared_ptr<const Target> target,
+                                                          uint16_t number, uint32_t version);
+  Serving serving() const;
+  std::shared_ptr<FastPath> fast_path() const;
+  void StopFastPath();
+  std::vector<TraceSource> TraceSources() const;
+  QueueContext context() const { return {mirror_.get(), steering_.get()}; }
+  std::shared_ptr<ServedQueue> FindQueue(uint16_t number) const;
+  static void KeepHowQueuesAreRead(const Queues& queues, Targets* targets,
+                                   std::vector<std::string>* sentences);
+  absl::Status PrepareQueues(Change* change);
+  void BeginQueues(const Change& change);
+  absl::Status SwitchRules(const Change& change);
+  void WaitForEarlierPackets(const Change& change);
+  void Publish(const Change& change);
+  void CloseQueues(Change* change);
+  void FinishRules(Change* change);
   absl::Status Handle(const Json& request, const ControlServer::Writer& write);
   absl::Status HandleSockets(const Json& request, const ControlServer::Writer& write);
   absl::Status HandleTrace(const Json& request, const ControlServer::Writer& write);
   absl::Status HandleExplain(const Json& request, const ControlServer::Writer& write);
-  const Target* FindTarget(const std::string& name) const;
+  absl::StatusOr<Target> FindTarget(const std::string& name) const;
   void ExplainSteering(const Packet& packet, Explanation* explanation);
   void WarnOfOtherProtocols(std::vector<std::string>* sentences);
   Losses CountLosses() const;
@@ -94,9 +140,12 @@ class Daemon {
   int64_t started_ns_ = 0;
   std::unique_ptr<Steering> steering_;
   std::unique_ptr<Mirror> mirror_;
-  std::vector<Queue> queues_;
+  mutable std::mutex mutex_;
+  Serving serving_;  // under mutex_; the controlling thread, which alone writes it, reads without
   std::optional<InstalledRuleset> ruleset_;
-  std::unique_ptr<FastPath> fast_path_;  // after what it uses
+  std::vector<RulesetSpec> installed_;   // what ruleset_ has
+  uint32_t last_version_ = 1;            // of the configurations begun, also of those given up
+  std::shared_ptr<FastPath> fast_path_;  // after what it uses; under mutex_ as serving_ is
   std::unique_ptr<ControlServer> control_;
   std::atomic<int> trace_readers_{0};
   Losses last_losses_;

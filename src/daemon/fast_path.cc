@@ -40,9 +40,10 @@ absl::StatusOr<std::unique_ptr<FastPath>> FastPath::Start(const Mirror* mirror,
   return fast;
 }
 
-FastPath::~FastPath() {
+void FastPath::Stop() {
+  if (!thread_.joinable()) return;
   (void)::eventfd_write(stop_.get(), 1);
-  if (thread_.joinable()) thread_.join();
+  thread_.join();
   // Without this daemon's entries a flow could lead to another socket.
   (void)ForgetDecidedFlows(*nft_);
 }

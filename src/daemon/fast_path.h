@@ -48,8 +48,9 @@ class FastPath {
                                                          const Steering* steering,
                                                          std::vector<uint16_t> on_ports,
                                                          NetlinkSocket* nft);
-  // The sets of flows are left empty.
-  ~FastPath();
+  ~FastPath() { Stop(); }
+  // Ends it, and leaves the sets of flows empty. A second call does nothing.
+  void Stop();
   FastPath(const FastPath&) = delete;
   FastPath& operator=(const FastPath&) = delete;
 

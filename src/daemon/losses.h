@@ -34,6 +34,9 @@ struct Losses {
 
   uint64_t& operator[](Loss loss) { return counts[static_cast<size_t>(loss)]; }
   uint64_t operator[](Loss loss) const { return counts[static_cast<size_t>(loss)]; }
+  void Add(const Losses& other) {
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] += other.counts[i];
+  }
 };
 
 // {"queue_full": 0, ...}.

@@ -2,6 +2,7 @@
 #include "daemon/stats.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "base/clock.h"
@@ -23,9 +24,10 @@ uint64_t Percentile(const std::array<uint64_t, 40>& histogram, uint64_t per_mill
   return 0;
 }
 
-Json QueueJson(uint16_t number, const WorkerCounters& worker) {
+Json QueueJson(const std::string& target, uint16_t number, const WorkerCounters& worker) {
   Json json;
   json["queue"] = number;
+  json["target"] = target;
   json["packets"] = worker.packets.value();
   json["batches"] = worker.batches.value();
   const absl::StatusOr<std::optional<QueueStats>> kernel = ReadQueueStats(number);
@@ -39,7 +41,7 @@ Json QueueJson(uint16_t number, const WorkerCounters& worker) {
 
 }  // namespace
 
-void StatsBuilder::Totals::Add(const WorkerCounters& worker, const DeciderCounters& decider) {
+void StatsTotals::Add(const WorkerCounters& worker) {
   packets += worker.packets.value();
   bytes += worker.bytes.value();
   accepted += worker.accepted.value();
@@ -47,6 +49,9 @@ void StatsBuilder::Totals::Add(const WorkerCounters& worker, const DeciderCounte
   marked += worker.marked.value();
   for (size_t i = 0; i < reasons.size(); ++i) reasons[i] += worker.reasons[i].value();
   for (size_t i = 0; i < decide_ns.size(); ++i) decide_ns[i] += worker.decide_ns_packets.bucket(i);
+}
+
+void StatsTotals::Add(const DeciderCounters& decider) {
   by_mirror += decider.by_mirror.value();
   by_cache += decider.by_cache.value();
   by_exact += decider.by_exact.value();
@@ -57,7 +62,25 @@ void StatsBuilder::Totals::Add(const WorkerCounters& worker, const DeciderCounte
   steered += decider.steered.value();
 }
 
-void StatsBuilder::Totals::PutInto(Json* json) const {
+template <typename Op>
+void StatsTotals::Combine(const StatsTotals& other, Op op) {
+  for (const auto member :
+       {&StatsTotals::packets, &StatsTotals::bytes, &StatsTotals::accepted, &StatsTotals::dropped,
+        &StatsTotals::marked, &StatsTotals::by_mirror, &StatsTotals::by_cache,
+        &StatsTotals::by_exact, &StatsTotals::over_budget, &StatsTotals::exact_queries,
+        &StatsTotals::time_wait_ended, &StatsTotals::time_wait_end_failed, &StatsTotals::steered}) {
+    this->*member = op(this->*member, other.*member);
+  }
+  std::transform(reasons.begin(), reasons.end(), other.reasons.begin(), reasons.begin(), op);
+  std::transform(decide_ns.begin(), decide_ns.end(), other.decide_ns.begin(), decide_ns.begin(),
+                 op);
+}
+
+void StatsTotals::Add(const StatsTotals& other) { Combine(other, std::plus<uint64_t>()); }
+
+void StatsTotals::Subtract(const StatsTotals& other) { Combine(other, std::minus<uint64_t>()); }
+
+void StatsTotals::PutInto(Json* json) const {
   (*json)["packets"] = packets;
   (*json)["bytes"] = bytes;
   (*json)["verdicts"] = {{"accept", accepted}, {"drop", dropped}, {"marked", marked}};
@@ -74,20 +97,22 @@ void StatsBuilder::Totals::PutInto(Json* json) const {
 }
 
 // Powers of two, so each figure is right within a factor of two.
-Json StatsBuilder::Totals::Latency() const {
+Json StatsTotals::Latency() const {
   return {{"p50", Percentile(decide_ns, 500)},
           {"p99", Percentile(decide_ns, 990)},
           {"p999", Percentile(decide_ns, 999)}};
 }
 
-void StatsBuilder::AddQueue(const std::string& target, const QueueWorker& worker,
-                            const DeciderCounters& decider) {
-  totals_.Add(worker.counters(), decider);
-  const auto same = [&](const auto& entry) { return entry.first == target; };
+void StatsBuilder::AddTarget(const std::string& name, const StatsTotals& totals) {
+  totals_.Add(totals);
+  const auto same = [&](const auto& entry) { return entry.first == name; };
   auto it = std::find_if(targets_.begin(), targets_.end(), same);
-  if (it == targets_.end()) it = targets_.insert(targets_.end(), {target, Totals{}});
-  it->second.Add(worker.counters(), decider);
-  queues_.push_back(QueueJson(worker.number(), worker.counters()));
+  if (it == targets_.end()) it = targets_.insert(targets_.end(), {name, StatsTotals{}});
+  it->second.Add(totals);
+}
+
+void StatsBuilder::AddQueue(const std::string& target, const QueueWorker& worker) {
+  queues_.push_back(QueueJson(target, worker.number(), worker.counters()));
 }
 
 void StatsBuilder::SetMirror(const MirrorStats& stats, int64_t now_ns) {
@@ -143,6 +168,7 @@ void StatsBuilder::SetFastPath(const FastPath& fast_path) {
 Json StatsBuilder::Build() const {
   Json json;
   json["uptime_s"] = uptime_ns_ / kNsPerSec;
+  json["configuration"] = configuration_;
   totals_.PutInto(&json);
   json["decide_ns"] = totals_.Latency();
   json["losses"] = ToJson(losses_);

@@ -20,36 +20,50 @@
 
 namespace utproxy {
 
+// What queues have done; sums of counters. A plain value.
+struct StatsTotals {
+  uint64_t packets = 0, bytes = 0, accepted = 0, dropped = 0, marked = 0;
+  std::array<uint64_t, kReasonCount> reasons{};
+  uint64_t by_mirror = 0, by_cache = 0, by_exact = 0, over_budget = 0, exact_queries = 0;
+  uint64_t time_wait_ended = 0, time_wait_end_failed = 0, steered = 0;
+  std::array<uint64_t, 40> decide_ns{};  // log2 histogram
+
+  void Add(const WorkerCounters& worker);
+  void Add(const DeciderCounters& decider);
+  void Add(const StatsTotals& other);
+  void Subtract(const StatsTotals& other);
+  // packets, bytes, verdicts, reasons, decided_by, time_wait.
+  void PutInto(Json* json) const;
+  // Percentiles.
+  Json Latency() const;
+
+ private:
+  template <typename Op>
+  void Combine(const StatsTotals& other, Op op);
+};
+
 // Puts together the object of `utproxy stats -j`: totals on top, the same by target, and a part
 // for each queue, the losses, the mirror and steering.
 class StatsBuilder {
  public:
   explicit StatsBuilder(int64_t uptime_ns) : uptime_ns_(uptime_ns) {}
 
-  void AddQueue(const std::string& target, const QueueWorker& worker,
-                const DeciderCounters& decider);
+  // Counts that are no target's.
+  void AddTotals(const StatsTotals& totals) { totals_.Add(totals); }
+  void AddTarget(const std::string& name, const StatsTotals& totals);
+  void AddQueue(const std::string& target, const QueueWorker& worker);
   void SetLosses(const Losses& losses) { losses_ = losses; }
+  void SetConfiguration(uint32_t number) { configuration_ = number; }
   void SetMirror(const MirrorStats& stats, int64_t now_ns);
   void SetSteering(const Steering::Stats& stats, const absl::Status& listener_error);
   void SetFastPath(const FastPath& fast_path);
   Json Build() const;
 
  private:
-  struct Totals {
-    uint64_t packets = 0, bytes = 0, accepted = 0, dropped = 0, marked = 0, truncated = 0;
-    std::array<uint64_t, kReasonCount> reasons{};
-    uint64_t by_mirror = 0, by_cache = 0, by_exact = 0, over_budget = 0, exact_queries = 0;
-    uint64_t time_wait_ended = 0, time_wait_end_failed = 0, steered = 0;
-    std::array<uint64_t, 40> decide_ns{};  // log2 histogram
-
-    void Add(const WorkerCounters& worker, const DeciderCounters& decider);
-    void PutInto(Json* json) const;
-    Json Latency() const;
-  };
-
   const int64_t uptime_ns_;
-  Totals totals_;
-  std::vector<std::pair<std::string, Totals>> targets_;
+  uint32_t configuration_ = 0;
+  StatsTotals totals_;
+  std::vector<std::pair<std::string, StatsTotals>> targets_;
   Json queues_ = Json::array();
   Losses losses_;
   Json mirror_;

@@ -28,6 +28,8 @@ struct Target {
   bool install = false;
   // CPU i is for worker i; the list starts over where it is shorter. Empty: not pinned.
   std::vector<int> cpus;
+
+  friend bool operator==(const Target&, const Target&) = default;
 };
 
 }  // namespace utproxy

@@ -17,9 +17,10 @@
 namespace utproxy {
 namespace {
 
-constexpr int kIdleMs = 5;                    // a recorder holds 80 ms of full load
-constexpr int64_t kAroundNs = kNsPerSec;      // how old the sockets around a record may be
-constexpr int64_t kOwnersNs = 2 * kNsPerSec;  // how often /proc is walked at most
+constexpr int kIdleMs = 5;                     // a recorder holds 80 ms of full load
+constexpr int64_t kSourcesNs = 50 * kNsPerMs;  // how late a new queue's records may be
+constexpr int64_t kAroundNs = kNsPerSec;       // how old the sockets around a record may be
+constexpr int64_t kOwnersNs = 2 * kNsPerSec;   // how often /proc is walked at most
 constexpr size_t kFlushBytes = size_t{64} << 10;
 constexpr int kNice = 10;
 
@@ -69,20 +70,57 @@ absl::StatusOr<TraceRequest> TraceRequest::FromJson(const Json& request) {
   return out;
 }
 
-TraceStream::TraceStream(TraceRequest request, std::vector<TraceSource> sources,
+TraceStream::TraceStream(TraceRequest request, std::function<std::vector<TraceSource>()> sources,
                          const Mirror* mirror)
     : request_(std::move(request)),
+      sources_(std::move(sources)),
       mirror_(mirror),
+      sources_ns_(MonotonicNs()),
       names_([this](uint32_t ifindex) { return interfaces_->NameOf(ifindex); }) {
-  for (const TraceSource& source : sources) {
-    cursors_.push_back({.source = source,
-                        .next = source.recorder->end(),
-                        .context = {.target = source.target->name,
-                                    .queue = source.queue,
-                                    .policy = source.target->policy,
-                                    .realtime_offset_ns = 0,
-                                    .names = names_}});
+  for (TraceSource& source : sources_()) {
+    const uint64_t next = source.recorder->end();
+    AddCursor(std::move(source), next);
   }
+}
+
+void TraceStream::AddCursor(TraceSource source, uint64_t next) {
+  const uint16_t queue = source.queue;
+  cursors_.push_back(
+      {.source = std::move(source),
+       .next = next,
+       .configuration = 0,
+       .context = {
+           .target = "", .queue = queue, .policy = {}, .realtime_offset_ns = 0, .names = names_}});
+}
+
+void TraceStream::RefreshSources() {
+  if (MonotonicNs() - sources_ns_ < kSourcesNs) return;
+  sources_ns_ = MonotonicNs();
+  std::vector<TraceSource> sources = sources_();
+  const auto gone = [&sources](const Cursor& cursor) {
+    return cursor.next == cursor.source.recorder->end() &&
+           std::none_of(sources.begin(), sources.end(), [&](const TraceSource& source) {
+             return source.recorder == cursor.source.recorder;
+           });
+  };
+  std::erase_if(cursors_, gone);
+  for (TraceSource& source : sources) {
+    const auto same = [&source](const Cursor& cursor) {
+      return cursor.source.recorder == source.recorder;
+    };
+    if (std::none_of(cursors_.begin(), cursors_.end(), same)) AddCursor(std::move(source), 0);
+  }
+}
+
+const TraceContext& TraceStream::ContextOf(const Item& item) const {
+  Cursor& cursor = *item.cursor;
+  if (cursor.configuration != item.record.configuration) {
+    const std::shared_ptr<const Target> target = cursor.source.target(item.record.configuration);
+    cursor.context.target = target->name;
+    cursor.context.policy = target->policy;
+    cursor.configuration = item.record.configuration;
+  }
+  return cursor.context;
 }
 
 absl::Status TraceStream::Run(const ControlServer::Writer& write) {
@@ -98,6 +136,7 @@ absl::Status TraceStream::Follow(const ControlServer::Writer& write) {
   lines_ = "{\"tracing\":true}\n";
   RETURN_IF_ERROR(Tell(write));
   while (true) {
+    RefreshSources();
     ReadRound();
     RefreshClockAndNames();
     for (const Item& item : items_) {
@@ -182,16 +221,15 @@ void TraceStream::ReadSome(Cursor* cursor) {
 }
 
 bool TraceStream::Passes(const Item& item) const {
-  return request_.filter.Passes({.record = item.record,
-                                 .target = item.cursor->context.target,
-                                 .queue = item.cursor->context.queue,
-                                 .names = names_});
+  const TraceContext& context = ContextOf(item);
+  return request_.filter.Passes(
+      {.record = item.record, .target = context.target, .queue = context.queue, .names = names_});
 }
 
 void TraceStream::Append(const Item& item) {
   PortLists* around = request_.parts.steps ? Around() : nullptr;
   absl::StrAppend(&lines_,
-                  JsonLine(ToJson(item.record, item.cursor->context, request_.parts, around,
+                  JsonLine(ToJson(item.record, ContextOf(item), request_.parts, around,
                                   OwnersFor(item.record))),
                   "\n");
 }

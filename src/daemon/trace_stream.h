@@ -6,6 +6,7 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,10 +20,11 @@
 
 namespace utproxy {
 
-// One queue's recorder, and whose it is. All outlive the stream.
+// One queue's recorder.
 struct TraceSource {
-  const FlightRecorder* recorder;
-  const Target* target;
+  std::shared_ptr<const FlightRecorder> recorder;
+  // The target by which a record was decided, by the number of its configuration.
+  std::function<std::shared_ptr<const Target>(uint32_t configuration)> target;
   uint16_t queue;
 };
 
@@ -42,7 +44,9 @@ struct TraceRequest {
 // which gives way to all others from then on.
 class TraceStream {
  public:
-  TraceStream(TraceRequest request, std::vector<TraceSource> sources, const Mirror* mirror);
+  // `sources`: the queues there are; is called again from time to time, as there may be others.
+  TraceStream(TraceRequest request, std::function<std::vector<TraceSource>()> sources,
+              const Mirror* mirror);
 
   // Writes objects until the client wants no more:
   //   one of `utproxy trace` for each record that passes the filter,
@@ -57,6 +61,7 @@ class TraceStream {
   struct Cursor {
     TraceSource source;
     uint64_t next;
+    uint32_t configuration;  // the one that `context` is for
     TraceContext context;
   };
   struct Item {
@@ -71,6 +76,11 @@ class TraceStream {
   // Reads up to kRound records of each queue that have not been read; by time, in items_.
   void ReadRound();
   void ReadSome(Cursor* cursor);
+  // Takes in queues that have come, from their first record on, and lets go of those that are
+  // closed and read.
+  void RefreshSources();
+  void AddCursor(TraceSource source, uint64_t next);
+  const TraceContext& ContextOf(const Item& item) const;
   void Lose(uint64_t records) { lost_ += records; }
   bool Passes(const Item& item) const;
   void Append(const Item& item);
@@ -82,8 +92,10 @@ class TraceStream {
   static constexpr size_t kRound = 256;
 
   const TraceRequest request_;
+  const std::function<std::vector<TraceSource>()> sources_;
   const Mirror* const mirror_;
   std::vector<Cursor> cursors_;
+  int64_t sources_ns_ = 0;
   std::vector<Item> items_;
   std::string lines_;
   int64_t told_ns_ = 0;  // when something was written last

@@ -12,6 +12,9 @@ class FlightTap : public BatchObserver {
  public:
   void Decided(const DecidedBatch& batch) override;
 
+  // The number of the configuration by which the next batch has been decided. The worker's.
+  void set_configuration(uint32_t number) { record_.configuration = number; }
+
   // Any thread may read.
   const FlightRecorder& recorder() const { return recorder_; }
 

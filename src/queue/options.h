@@ -27,6 +27,8 @@ struct QueueOptions {
   bool fail_open = false;
   // Take GSO packets whole. Without it the kernel segments each and queues the segments.
   bool gso = true;
+
+  friend bool operator==(const QueueOptions&, const QueueOptions&) = default;
 };
 
 }  // namespace utproxy

@@ -170,20 +170,49 @@ absl::StatusOr<InstalledRuleset> InstalledRuleset::Install(absl::Span<const Rule
 InstalledRuleset::~InstalledRuleset() { (void)Remove(); }
 
 absl::Status InstalledRuleset::Update(absl::Span<const RulesetSpec> specs) {
+  RETURN_IF_ERROR(Begin(specs));
+  RETURN_IF_ERROR(Switch(specs));
+  return Finish(specs);
+}
+
+absl::Status InstalledRuleset::Begin(absl::Span<const RulesetSpec> specs) {
   if (!nft_) return absl::FailedPreconditionError("update the ruleset: it was removed");
-  ASSIGN_OR_RETURN(std::vector<Chain> chains, CompilePlan(specs));
+  if (!specs.empty()) RETURN_IF_ERROR(ValidateSpecs(specs));
   ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
-  const std::vector<DeliveryItem> wanted = WantedDelivery(specs);
-  ASSIGN_OR_RETURN(DeliveryChange change, AddDelivery(route, wanted));
-  if (absl::Status status = UpdateTable(*nft_, chains_, chains, dialect_, live_bases_);
-      !status.ok()) {
-    (void)DeleteDelivery(route, change.added);
+  ASSIGN_OR_RETURN(DeliveryChange change, AddDelivery(route, WantedDelivery(specs)));
+  begun_ = std::move(change.added);
+  warnings_ = std::move(change.warnings);
+  WarnOfLoops(specs, warnings_);
+  return absl::OkStatus();
+}
+
+absl::Status InstalledRuleset::Switch(absl::Span<const RulesetSpec> specs) {
+  std::vector<Chain> chains;
+  absl::Status status;
+  if (!specs.empty()) {
+    absl::StatusOr<std::vector<Chain>> plan = CompilePlan(specs);
+    status = plan.status();
+    if (plan.ok()) chains = *std::move(plan);
+  }
+  if (status.ok()) status = UpdateTable(*nft_, chains_, chains, dialect_, live_bases_);
+  if (!status.ok()) {
+    Undo();
     return status;
   }
   chains_ = std::move(chains);
-  warnings_ = std::move(change.warnings);
-  WarnOfLoops(specs, warnings_);
-  return DeleteOtherDelivery(route, wanted);
+  return absl::OkStatus();
+}
+
+void InstalledRuleset::Undo() {
+  absl::StatusOr<NetlinkSocket> route = NetlinkSocket::Open(NETLINK_ROUTE);
+  if (route.ok()) (void)DeleteDelivery(*route, begun_);
+  begun_.clear();
+}
+
+absl::Status InstalledRuleset::Finish(absl::Span<const RulesetSpec> specs) {
+  begun_.clear();
+  ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
+  return DeleteOtherDelivery(route, WantedDelivery(specs));
 }
 
 absl::Status InstalledRuleset::StopQueueing() {

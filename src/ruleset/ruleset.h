@@ -49,6 +49,16 @@ class InstalledRuleset {
   // are resolved anew. Replaces warnings().
   absl::Status Update(absl::Span<const RulesetSpec> specs);
 
+  // Update in three steps, for who has something to do in between; `specs`, which may be empty, are
+  // the same in all. Begin adds policy rules and routes, so that packets with the new marks are
+  // delivered. Switch changes the rules, or on an error takes away what Begin added, and so does
+  // Undo. Finish takes the old policy rules and routes away: once no packet with an old mark is on
+  // its way.
+  absl::Status Begin(absl::Span<const RulesetSpec> specs);
+  absl::Status Switch(absl::Span<const RulesetSpec> specs);
+  void Undo();
+  absl::Status Finish(absl::Span<const RulesetSpec> specs);
+
   // No packet is queued or marked from now on; everything else stays. The first half of a clean
   // end: Remove() unregisters netfilter hooks, at which the kernel drops every packet that waits
   // in any queue of the namespace. So: StopQueueing, give the verdicts that are due, Remove.
@@ -71,6 +81,7 @@ class InstalledRuleset {
   NftDialect dialect_;
   std::vector<Chain> chains_;
   std::vector<std::string> live_bases_;
+  std::vector<DeliveryItem> begun_;
   std::vector<std::string> warnings_;
 };
 

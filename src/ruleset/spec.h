@@ -15,6 +15,7 @@ namespace utproxy {
 struct PortRange {
   uint16_t first = 0;
   uint16_t last = 0;
+  friend bool operator==(const PortRange&, const PortRange&) = default;
 };
 
 // Which packets a target takes. An empty list places no condition.
@@ -23,6 +24,7 @@ struct Match {
   std::vector<PortRange> dports;
   std::vector<std::string> iifs;  // interface names; need not exist
   std::vector<Cidr> src, dst, not_src, not_dst;
+  friend bool operator==(const Match&, const Match&) = default;
 };
 
 // Keeps the proxy's own traffic out of `local_output`: packets whose mark, masked, is `value`.
@@ -30,6 +32,7 @@ struct Match {
 struct MarkMatch {
   uint32_t value = 0;
   uint32_t mask = 0xffffffffu;
+  friend bool operator==(const MarkMatch&, const MarkMatch&) = default;
 };
 
 // All that `--install` puts into the kernel for one target: the nftables rules that queue, the
@@ -53,6 +56,7 @@ struct RulesetSpec {
   std::vector<MarkMatch> exclude_marks;
   std::vector<uint32_t> exclude_uids;
   std::vector<std::string> exclude_cgroups;  // cgroup v2 paths below the root
+  friend bool operator==(const RulesetSpec&, const RulesetSpec&) = default;
 };
 
 }  // namespace utproxy

@@ -39,8 +39,9 @@ struct TraceRecord {
   bool looked_up = false;  // a listener was looked up at laddr:lport
   bool has_socket = false;
   uint8_t captured = 0;  // how many of `bytes` count
-  uint8_t zero[7] = {};
-  Socket socket;  // where has_socket: the chosen one
+  uint8_t zero[3] = {};
+  uint32_t configuration = 0;  // the number of the one by which it was decided
+  Socket socket;               // where has_socket: the chosen one
   uint8_t bytes[kTraceSnapLength] = {};
 
   absl::Span<const uint8_t> payload() const { return {bytes, captured}; }

@@ -141,8 +141,8 @@ table = 101
 )"),
             (Lines{"f:7:8: name a: is that of the target in line 1 already",
                    "f:8:10: queues 3:4: queue 3 is read for target a (line 1) already",
-                   "f:10:8: mark 0x1/0x3: a packet with it can fit 0x1/0x1 of target a (line 1) "
-                   "too, which leads to table 100 instead of 101"}));
+                   "f:10:8: mark 0x1/0x3: cannot be told from 0x1/0x1 of target a (line 1), which "
+                   "leads to table 100 instead of 101"}));
   EXPECT_EQ(MistakesIn("[[target]]\nname='a'\n[[target]]\nqueues=1\n"),
             (Lines{"f:3:1: target: has no name, which it needs beside others"}));
 }
@@ -151,6 +151,10 @@ TEST(Config, SameMarkAndTableGoTogether) {
   const char text[] =
       "install=true\nmark=1\n[[target]]\nname='a'\n[[target]]\nname='b'\nqueues=1\n";
   EXPECT_TRUE(MistakesIn(text).empty());
+  // As do marks that have nothing in common, whatever their tables.
+  EXPECT_TRUE(MistakesIn("install=true\n[[target]]\nname='a'\nmark='1/1'\n"
+                         "[[target]]\nname='b'\nqueues=1\nmark='2/2'\ntable=7\n")
+                  .empty());
 }
 
 TEST(Config, WhatTheKernelCouldNotDoIsSaidWithItsPlace) {

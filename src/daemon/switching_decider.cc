@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "daemon/switching_decider.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace utproxy {
+
+void SwitchingDecider::Begin(std::shared_ptr<DeciderVersion> next, ForNew for_new) {
+  const std::lock_guard lock(mutex_);
+  shared_.before = std::move(shared_.now);
+  shared_.now = std::move(next);
+  shared_.for_new = std::move(for_new);
+  changes_.fetch_add(1, std::memory_order_release);
+}
+
+void SwitchingDecider::End() {
+  const std::lock_guard lock(mutex_);
+  shared_.before.reset();
+  shared_.for_new = nullptr;
+  changes_.fetch_add(1, std::memory_order_release);
+}
+
+void SwitchingDecider::Undo() {
+  const std::lock_guard lock(mutex_);
+  if (shared_.before != nullptr) shared_.now = std::move(shared_.before);
+  shared_.for_new = nullptr;
+  changes_.fetch_add(1, std::memory_order_release);
+}
+
+void SwitchingDecider::Adopt() {
+  const uint32_t changes = changes_.load(std::memory_order_acquire);
+  if (changes == seen_) return;
+  seen_ = changes;
+  State old;  // goes after the lock does: a decider is large
+  {
+    const std::lock_guard lock(mutex_);
+    old = std::exchange(mine_, shared_);
+  }
+  SetCrowded(crowded_);
+}
+
+void SwitchingDecider::SetCrowded(bool crowded) {
+  crowded_ = crowded;
+  for (const auto& version : {mine_.now, mine_.before}) {
+    if (version != nullptr) version->decider->SetCrowded(crowded);
+  }
+}
+
+void SwitchingDecider::DecideBatch(absl::Span<const QueuedPacket> packets,
+                                   absl::Span<Decision> decisions) {
+  Adopt();
+  std::fill_n(numbers_.begin(), packets.size(), mine_.now->number);
+  which_.clear();
+  if (mine_.before != nullptr && mine_.for_new) {
+    for (size_t i = 0; i < packets.size(); ++i) {
+      if (!mine_.for_new(packets[i].packet)) which_.push_back(i);
+    }
+  }
+  if (which_.empty()) return mine_.now->decider->DecideBatch(packets, decisions);
+  DecideSome(*mine_.before, packets, decisions);
+  std::vector<size_t> rest;
+  for (size_t i = 0, next = 0; i < packets.size(); ++i) {
+    if (next < which_.size() && which_[next] == i) {
+      ++next;
+    } else {
+      rest.push_back(i);
+    }
+  }
+  which_ = std::move(rest);
+  if (!which_.empty()) DecideSome(*mine_.now, packets, decisions);
+}
+
+// Those of which_.
+void SwitchingDecider::DecideSome(DeciderVersion& version, absl::Span<const QueuedPacket> packets,
+                                  absl::Span<Decision> decisions) {
+  some_.clear();
+  for (const size_t i : which_) some_.push_back(packets[i]);
+  decided_.assign(which_.size(), Decision());
+  version.decider->DecideBatch(some_, absl::MakeSpan(decided_));
+  for (size_t k = 0; k < which_.size(); ++k) {
+    decisions[which_[k]] = std::move(decided_[k]);
+    numbers_[which_[k]] = version.number;
+  }
+}
+
+}  // namespace utproxy
