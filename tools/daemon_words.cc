@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "daemon_words.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+
+#include "base/status.h"
+#include "values.h"
 
 namespace utproxy::tools {
 namespace {
@@ -31,6 +35,15 @@ absl::StatusOr<std::string> ParsePath(absl::string_view text) {
   return std::string(text);
 }
 
+// A port alone is the loopback interface's: what is served to others is said.
+absl::StatusOr<Endpoint> ParseMetrics(absl::string_view text) {
+  const bool alone = !absl::StrContains(text, ':');
+  ASSIGN_OR_RETURN(const Endpoint endpoint,
+                   ParseAddressPort(alone ? absl::StrCat("127.0.0.1:", text) : std::string(text)));
+  if (endpoint.port == 0) return absl::InvalidArgumentError("port must be 1 to 65535");
+  return endpoint;
+}
+
 template <typename T>
 std::optional<T> Stronger(const std::optional<T>& weak, const std::optional<T>& strong) {
   return strong ? strong : weak;
@@ -41,6 +54,7 @@ std::optional<T> Stronger(const std::optional<T>& weak, const std::optional<T>& 
 DaemonWords DaemonWords::Under(const DaemonWords& stronger) const {
   return {.steer = Stronger(steer, stronger.steer),
           .control = Stronger(control, stronger.control),
+          .metrics = Stronger(metrics, stronger.metrics),
           .log_level = Stronger(log_level, stronger.log_level)};
 }
 
@@ -50,6 +64,9 @@ void AddDaemonWords(OptionTable& table, DaemonWords* words) {
               [words](absl::string_view v) { return Set(ParseSteer(v), &words->steer); });
   table.Value("--control", "PATH", absl::StrCat("control socket (", kDefaultControlPath, ")"),
               [words](absl::string_view v) { return Set(ParsePath(v), &words->control); });
+  table.Value("--metrics", "[ADDR:]PORT",
+              "Prometheus' metrics by HTTP, /metrics; without ADDR at 127.0.0.1; default off",
+              [words](absl::string_view v) { return Set(ParseMetrics(v), &words->metrics); });
   table.Value("--log-level", "LEVEL", "error, warning or info (info)",
               [words](absl::string_view v) { return Set(ParseLogLevel(v), &words->log_level); });
 }

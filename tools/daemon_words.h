@@ -17,13 +17,14 @@ enum class LogLevel { kError, kWarning, kInfo };
 struct DaemonWords {
   std::optional<SteerMode> steer;
   std::optional<std::string> control;
+  std::optional<Endpoint> metrics;
   std::optional<LogLevel> log_level;
 
   // What `stronger` says, and else what this says.
   DaemonWords Under(const DaemonWords& stronger) const;
 };
 
-// --steer, --control, --log-level, into `*words`, which outlives the table.
+// --steer, --control, --metrics, --log-level, into `*words`, which outlives the table.
 void AddDaemonWords(OptionTable& table, DaemonWords* words);
 
 }  // namespace utproxy::tools

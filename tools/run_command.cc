@@ -115,6 +115,7 @@ class RunCommand : public Command {
     options_.targets = configuration.targets;
     options_.steer = daemon.steer.value_or(SteerMode::kAuto);
     options_.control_path = daemon.control.value_or(kDefaultControlPath);
+    options_.metrics = daemon.metrics;
     for (const std::string& w : configuration.warnings) Log(env, LogLevel::kWarning, w);
   }
 
@@ -144,6 +145,12 @@ class RunCommand : public Command {
     if (options_.control_path != before.control_path) {
       sentences.push_back("control: changes with a restart");
     }
+    const auto place = [](const DaemonOptions& options) {
+      const std::optional<Endpoint>& m = options.metrics;
+      return m ? EndpointToString(m->address, m->port, m->family) : std::string();
+    };
+    if (place(options_) != place(before)) sentences.push_back("metrics: changes with a restart");
+    options_.metrics = before.metrics;
     options_.steer = before.steer;
     options_.control_path = before.control_path;
     for (const std::string& sentence : sentences) Log(env, LogLevel::kWarning, sentence);

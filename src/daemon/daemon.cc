@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "daemon/explainer.h"
+#include "daemon/metrics_text.h"
 #include "daemon/snapshot.h"
 #include "daemon/stats.h"
 #include "daemon/trace_stream.h"
@@ -22,6 +23,9 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   // First, as other things fail without it too, with less to say about why.
   RETURN_IF_ERROR(NfQueue::CheckPrivilege());
   ASSIGN_OR_RETURN(d->control_, ControlServer::Open(options.control_path));
+  if (options.metrics) {
+    ASSIGN_OR_RETURN(d->metrics_, MetricsServer::Open(*options.metrics));
+  }
   RETURN_IF_ERROR(d->StartSteering());
   ASSIGN_OR_RETURN(d->mirror_, Mirror::Start({}));
   RETURN_IF_ERROR(d->StartQueues());
@@ -31,6 +35,9 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   d->control_->Serve([d](const Json& request, const ControlServer::Writer& write) {
     return d->Handle(request, write);
   });
+  if (d->metrics_) {
+    RETURN_IF_ERROR(d->metrics_->Serve([d] { return MetricsText(d->Stats()); }));
+  }
   return daemon;
 }
 
@@ -175,7 +182,8 @@ absl::Status Daemon::Stop() {
   for (const auto& queue : serving_.queues) status.Update(queue->Stop());
   if (ruleset_) status.Update(ruleset_->Remove());
   ruleset_.reset();
-  control_.reset();  // before what it reads
+  control_.reset();  // before what they read
+  metrics_.reset();
   serving_ = Serving();
   mirror_.reset();
   steering_.reset();

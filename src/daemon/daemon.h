@@ -18,6 +18,7 @@
 #include "daemon/fast_path.h"
 #include "daemon/json.h"
 #include "daemon/losses.h"
+#include "daemon/metrics_server.h"
 #include "daemon/served_queue.h"
 #include "daemon/target.h"
 #include "daemon/trace_stream.h"
@@ -37,6 +38,7 @@ struct DaemonOptions {
   std::vector<Target> targets;
   SteerMode steer = SteerMode::kAuto;
   std::string control_path = kDefaultControlPath;
+  std::optional<Endpoint> metrics;  // where they are served, if anywhere
 };
 
 // InvalidArgument where they have more queues than one process serves.
@@ -147,6 +149,7 @@ class Daemon {
   uint32_t last_version_ = 1;            // of the configurations begun, also of those given up
   std::shared_ptr<FastPath> fast_path_;  // after what it uses; under mutex_ as serving_ is
   std::unique_ptr<ControlServer> control_;
+  std::unique_ptr<MetricsServer> metrics_;
   std::atomic<int> trace_readers_{0};
   Losses last_losses_;
   bool warned_of_protocols_ = false;

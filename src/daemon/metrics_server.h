@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DAEMON_METRICS_SERVER_H_
+#define UTPROXY_DAEMON_METRICS_SERVER_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/fd.h"
+#include "utproxy/address.h"
+
+struct MHD_Daemon;
+struct MHD_Connection;
+
+namespace utproxy {
+
+// Answers GET /metrics over HTTP, on a thread of its own, which gives way to all others. At most
+// kMaxConnections at a time, each closed after some seconds without a word; the text is made anew
+// once in kFreshNs at most, however often it is asked for.
+class MetricsServer {
+ public:
+  static constexpr unsigned kMaxConnections = 16;
+  static constexpr unsigned kTimeoutSeconds = 5;
+  static constexpr int64_t kFreshNs = 200'000'000;
+
+  // Binds the address, in the calling thread's network namespace; clients wait until Serve.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Open(const Endpoint& address);
+  // `text` is called from the server's thread. Once.
+  absl::Status Serve(std::function<std::string()> text);
+  // Cuts all clients off.
+  ~MetricsServer();
+  MetricsServer(const MetricsServer&) = delete;
+  MetricsServer& operator=(const MetricsServer&) = delete;
+
+ private:
+  explicit MetricsServer(UniqueFd listener) : listener_(std::move(listener)) {}
+  static int Answer(void* self, MHD_Connection* connection, const char* url, const char* method);
+  const std::string& Text();
+
+  UniqueFd listener_;
+  std::function<std::string()> make_;
+  MHD_Daemon* daemon_ = nullptr;
+  // The server's thread's.
+  std::string text_;
+  int64_t made_ns_ = 0;
+};
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DAEMON_METRICS_SERVER_H_
