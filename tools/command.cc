@@ -21,6 +21,9 @@ constexpr char kProgramExample[] =
 int Report(Environment& env, const absl::Status& status, absl::string_view fallback_remedy = "") {
   env.out.flush();
   env.err << "utproxy: " << Printable(status.message()) << "\n";
+  for (const std::string& more : MoreErrorsOf(status)) {
+    env.err << "utproxy: " << Printable(more) << "\n";
+  }
   const std::string remedy = RemedyOf(status);
   const absl::string_view hint = remedy.empty() ? fallback_remedy : absl::string_view(remedy);
   if (!hint.empty()) env.err << Printable(hint) << "\n";

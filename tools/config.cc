@@ -47,7 +47,8 @@ absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
   return text;
 }
 
-std::string MistakesText(const std::string& path, const std::vector<Mistake>& mistakes) {
+std::vector<std::string> MistakeLines(const std::string& path,
+                                      const std::vector<Mistake>& mistakes) {
   std::vector<std::string> lines;
   for (const Mistake& mistake : mistakes) {
     if (lines.size() == kMostMistakesTold) {
@@ -57,7 +58,7 @@ std::string MistakesText(const std::string& path, const std::vector<Mistake>& mi
     }
     lines.push_back(mistake.ToString(path));
   }
-  return absl::StrJoin(lines, "\nutproxy: ");
+  return lines;
 }
 
 }  // namespace
@@ -90,7 +91,7 @@ absl::StatusOr<Configuration> LoadConfig(const std::string& path, bool install) 
   if (!text.ok()) return UsageError(text.status().message());
   std::vector<Mistake> mistakes;
   Configuration configuration = ParseConfig(*text, path, install, &mistakes);
-  if (!mistakes.empty()) return UsageError(MistakesText(path, mistakes));
+  if (!mistakes.empty()) return UsageErrors(MistakeLines(path, mistakes));
   return configuration;
 }
 

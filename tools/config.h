@@ -54,8 +54,7 @@ struct Configuration {
 Configuration ParseConfig(absl::string_view text, const std::string& file, bool install,
                           std::vector<Mistake>* mistakes);
 
-// Reads the file. A UsageError whose message has a line for each mistake, each but the first with
-// "utproxy: " in front, as it is printed.
+// Reads the file. UsageErrors with a line for each mistake.
 absl::StatusOr<Configuration> LoadConfig(const std::string& path, bool install);
 
 // The target of this name, or with no name the only one. A UsageError names those there are.

@@ -65,7 +65,7 @@ void AddDaemonWords(OptionTable& table, DaemonWords* words) {
   table.Value("--control", "PATH", absl::StrCat("control socket (", kDefaultControlPath, ")"),
               [words](absl::string_view v) { return Set(ParsePath(v), &words->control); });
   table.Value("--metrics", "[ADDR:]PORT",
-              "Prometheus' metrics by HTTP, /metrics; without ADDR at 127.0.0.1; default off",
+              "metrics for Prometheus by HTTP; without ADDR at 127.0.0.1; default off",
               [words](absl::string_view v) { return Set(ParseMetrics(v), &words->metrics); });
   table.Value("--log-level", "LEVEL", "error, warning or info (info)",
               [words](absl::string_view v) { return Set(ParseLogLevel(v), &words->log_level); });

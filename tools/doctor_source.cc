@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "doctor_source.h"
 
+#include <absl/algorithm/container.h>
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
@@ -8,6 +9,7 @@
 #include <absl/types/span.h>
 
 #include "base/status.h"
+#include "config.h"
 #include "daemon/control_client.h"
 #include "daemon/doctor_view.h"
 #include "diagnose/fixes.h"
@@ -19,47 +21,11 @@ void AppendCidrs(std::string* text, const char* option, const std::vector<Cidr>&
   for (const Cidr& cidr : list) absl::StrAppend(text, " ", option, " ", CidrToString(cidr));
 }
 
-// The words of `run` that a target does not come from.
-void AddOtherRunWords(OptionTable& options, std::string* control) {
-  const auto ignore = [](absl::string_view) { return absl::OkStatus(); };
-  options.Flag("--install", "", [] {});
-  options.Value("--control", "PATH", "", [control](absl::string_view path) {
-    *control = std::string(path);
-    return absl::OkStatus();
-  });
-  for (const char* name : {"--steer", "--fast-path", "--log-level", "--metrics", "--config"}) {
-    options.Value(name, "VALUE", "", ignore);
-  }
-}
-
-}  // namespace
-
-void DoctorSource::AddWords(OptionTable& options) {
-  target_.AddPolicy(options);
-  target_.AddQueueNumbers(options);
-  target_.AddQueueRule(options);
-  target_.AddMatch(options);
-  options.Section("Daemon");
-  options.Value("--control", "PATH", "control socket of a running utproxy",
-                [this](absl::string_view path) {
-                  control_ = std::string(path);
-                  return absl::OkStatus();
-                });
-}
-
-absl::Status DoctorSource::Finish() { return target_.Finish(); }
-
-bool DoctorSource::target_given() const {
-  const Policy& policy = target_.target.policy;
-  return policy.on_port != 0 || !policy.on_ip4.IsUnspecified() || !policy.on_ip6.IsUnspecified() ||
-         target_.mark_given() || target_.queues_given() || !target_.first_install_option().empty();
-}
-
-std::string DoctorSource::OptionsText() const {
-  const Target& t = target_.target;
+// The words of `run` that make this target.
+std::string OptionsText(const Target& t, bool install, bool mark_given) {
   const Match& match = t.ruleset.match;
   std::string text;
-  if (!target_.first_install_option().empty()) absl::StrAppend(&text, "--install ");
+  if (install) absl::StrAppend(&text, "--install ");
   absl::StrAppend(&text, t.queue_first == t.queue_last
                              ? absl::StrCat("--queue-num ", t.queue_first)
                              : absl::StrCat("--queue-balance ", t.queue_first, ":", t.queue_last));
@@ -68,7 +34,7 @@ std::string DoctorSource::OptionsText() const {
     if (t.policy.on_ip(family).IsUnspecified()) continue;
     absl::StrAppend(&text, " --on-ip ", t.policy.on_ip(family).ToString(family));
   }
-  if (target_.mark_given()) {
+  if (mark_given) {
     absl::StrAppendFormat(&text, " --tproxy-mark 0x%x/0x%x", t.policy.mark_value,
                           t.policy.mark_mask);
   }
@@ -85,6 +51,69 @@ std::string DoctorSource::OptionsText() const {
   if (t.ruleset.route_table != 100) absl::StrAppend(&text, " --table ", t.ruleset.route_table);
   if (t.ruleset.local_output) absl::StrAppend(&text, " --local-output");
   return text;
+}
+
+// Of a target of a configuration file.
+ProxyTarget ConfiguredTarget(const Target& target) {
+  const Policy& policy = target.policy;
+  const bool marks = policy.mark_mask != 0 || policy.mark_value != 0;
+  return ProxyTargetOf(target, OptionsText(target, target.install, marks));
+}
+
+// The words of `run` that a target does not come from.
+void AddOtherRunWords(OptionTable& options, std::string* control, std::string* config) {
+  const auto ignore = [](absl::string_view) { return absl::OkStatus(); };
+  options.Flag("--install", "", [] {});
+  options.Flag("--check", "", [] {});
+  options.Value("--control", "PATH", "", [control](absl::string_view path) {
+    *control = std::string(path);
+    return absl::OkStatus();
+  });
+  options.Value("--config", "FILE", "", [config](absl::string_view path) {
+    *config = std::string(path);
+    return absl::OkStatus();
+  });
+  for (const char* name : {"--steer", "--fast-path", "--log-level", "--metrics"}) {
+    options.Value(name, "VALUE", "", ignore);
+  }
+}
+
+}  // namespace
+
+void DoctorSource::AddWords(OptionTable& options) {
+  target_.AddPolicy(options);
+  target_.AddQueueNumbers(options);
+  target_.AddQueueRule(options);
+  target_.AddMatch(options);
+  options.Section("Daemon");
+  options.Value("--config", "FILE", "the targets of this configuration file",
+                [this](absl::string_view path) {
+                  config_path_ = std::string(path);
+                  return absl::OkStatus();
+                });
+  options.Value("--control", "PATH", "control socket of a running utproxy",
+                [this](absl::string_view path) {
+                  control_ = std::string(path);
+                  return absl::OkStatus();
+                });
+}
+
+absl::Status DoctorSource::Finish() {
+  RETURN_IF_ERROR(target_.Finish());
+  if (config_path_.empty()) return absl::OkStatus();
+  if (target_given()) return UsageError("--config: has the targets: leave out their options");
+  ASSIGN_OR_RETURN(const Configuration configuration, LoadConfig(config_path_, false));
+  for (const Target& target : configuration.targets) {
+    configured_.push_back(ConfiguredTarget(target));
+  }
+  return absl::OkStatus();
+}
+
+bool DoctorSource::target_given() const {
+  if (!configured_.empty()) return true;
+  const Policy& policy = target_.target.policy;
+  return policy.on_port != 0 || !policy.on_ip4.IsUnspecified() || !policy.on_ip6.IsUnspecified() ||
+         target_.mark_given() || target_.queues_given() || !target_.first_install_option().empty();
 }
 
 absl::StatusOr<SystemView> DoctorSource::Load() {
@@ -105,8 +134,13 @@ absl::StatusOr<SystemView> DoctorSource::LoadAgain() {
 absl::StatusOr<SystemView> DoctorSource::LoadWith(const std::vector<RunningDaemon>& daemons) const {
   std::vector<ProxyTarget> asked;
   if (target_given()) {
-    asked.push_back(ProxyTargetOf(target_.target, OptionsText()));
-    if (!target_.mark_given()) asked.back().mark_set = false;
+    asked = configured_;
+    if (asked.empty()) {
+      const bool install = !target_.first_install_option().empty();
+      asked.push_back(ProxyTargetOf(target_.target,
+                                    OptionsText(target_.target, install, target_.mark_given())));
+      if (!target_.mark_given()) asked.back().mark_set = false;
+    }
   } else {
     for (const RunningDaemon& daemon : daemons) asked.push_back(daemon.target);
   }
@@ -145,10 +179,11 @@ std::vector<RunningDaemon> DoctorSource::FindDaemons() {
   SystemView readers;
   LoadQueues(&readers);
   for (const auto& [pid, process] : readers.processes) {
-    std::optional<RunningDaemon> daemon = DaemonOf(process.command_line);
-    if (!daemon) continue;
-    daemon->pid = pid;
-    daemons.push_back(std::move(*daemon));
+    const std::string cwd = absl::StrCat("/proc/", pid, "/cwd");
+    for (RunningDaemon& daemon : DaemonsOf(process.command_line, cwd)) {
+      daemon.pid = pid;
+      daemons.push_back(std::move(daemon));
+    }
   }
   return daemons;
 }
@@ -173,7 +208,7 @@ std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_li
   target.AddQueueTuning(options);
   target.AddQueueRule(options);
   target.AddMatch(options);
-  AddOtherRunWords(options, &daemon.control);
+  AddOtherRunWords(options, &daemon.control, &daemon.config);
   const absl::Span<const std::string> words = absl::MakeConstSpan(command_line).subspan(2);
   if (!options.Parse(words).ok() || !target.Finish().ok()) return std::nullopt;
   const std::string text = absl::StrJoin(words, " ", [](std::string* out, const std::string& word) {
@@ -181,6 +216,27 @@ std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_li
   });
   daemon.target = ProxyTargetOf(target.target, text);
   return daemon;
+}
+
+std::vector<RunningDaemon> DaemonsOf(const std::vector<std::string>& command_line,
+                                     const std::string& cwd) {
+  const std::optional<RunningDaemon> daemon = DaemonOf(command_line);
+  if (!daemon) return {};
+  if (daemon->config.empty()) return {*daemon};
+  const bool absolute = absl::StartsWith(daemon->config, "/");
+  const std::string path = absolute ? daemon->config : absl::StrCat(cwd, "/", daemon->config);
+  const bool install = absl::c_linear_search(command_line, "--install");
+  const absl::StatusOr<Configuration> configuration = LoadConfig(path, install);
+  if (!configuration.ok()) return {};
+  std::vector<RunningDaemon> daemons;
+  for (const Target& target : configuration->targets) {
+    daemons.push_back(*daemon);
+    daemons.back().target = ConfiguredTarget(target);
+    const bool told = absl::c_any_of(
+        command_line, [](const std::string& word) { return absl::StartsWith(word, "--control"); });
+    if (!told) daemons.back().control = configuration->daemon.control.value_or(kDefaultControlPath);
+  }
+  return daemons;
 }
 
 Json DoctorJson(const Findings& findings) {

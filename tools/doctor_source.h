@@ -19,9 +19,14 @@ namespace utproxy::tools {
 struct RunningDaemon {
   ProxyTarget target;
   std::string control;
-  int pid = 0;  // where known
+  int pid = 0;         // where known
+  std::string config;  // the path of its configuration file, if it has one
 };
 std::optional<RunningDaemon> DaemonOf(const std::vector<std::string>& command_line);
+// The same, once for each target where it has them from a configuration file, whose path is looked
+// up in the folder `cwd` unless it is absolute.
+std::vector<RunningDaemon> DaemonsOf(const std::vector<std::string>& command_line,
+                                     const std::string& cwd);
 
 // Where doctor's view of the system comes from: the kernel, and the targets that the command line
 // names or a running utproxy has. A member of a command; not movable.
@@ -45,11 +50,12 @@ class DoctorSource {
   absl::Status AskForStats(const std::string& control, SystemView* view) const;
   absl::StatusOr<SystemView> LoadWith(const std::vector<RunningDaemon>& daemons) const;
   bool target_given() const;
-  std::string OptionsText() const;
 
   TargetOptions target_;
   std::string control_;
   std::vector<RunningDaemon> last_seen_;
+  std::string config_path_;
+  std::vector<ProxyTarget> configured_;  // by config_path_
 };
 
 // {"ok": ..., "findings": [...]}.

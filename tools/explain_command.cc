@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
+#include "config.h"
 #include "daemon/control_client.h"
 #include "daemon/explainer.h"
 #include "explain_text.h"
@@ -113,7 +114,13 @@ class ExplainCommand : public Command {
     options.Flag("--batch", "read packets from standard input, one a line", &batch_);
     options.Section("Target");
     target_.AddPolicy(options);
-    options.Value("--target", "NAME", "a target of the running daemon (with --live)",
+    options.Value("--config", "FILE", "the target is in this configuration file",
+                  [this](absl::string_view path) {
+                    config_path_ = std::string(path);
+                    return absl::OkStatus();
+                  });
+    options.Value("--target", "NAME",
+                  "a target of the file, or of the running daemon (with --live)",
                   [this](absl::string_view name) {
                     target_name_ = std::string(name);
                     return absl::OkStatus();
@@ -136,7 +143,9 @@ class ExplainCommand : public Command {
                                  "the packet's words"
                                : "explain: no packet: PROTO SRC DST, or --batch");
     }
-    if (!target_name_.empty() && !live_) return UsageError("--target: goes with --live");
+    if (!target_name_.empty() && !live_ && config_path_.empty()) {
+      return UsageError("--target: goes with --config or --live");
+    }
     const Policy& policy = target_.target.policy;
     const bool target_given = policy.on_port != 0 || !policy.on_ip4.IsUnspecified() ||
                               !policy.on_ip6.IsUnspecified() || target_.mark_given() ||
@@ -146,6 +155,14 @@ class ExplainCommand : public Command {
           "--live: asks about the daemon's own target: leave out --on-port, --on-ip, "
           "--tproxy-mark and --on-miss");
     }
+    if (config_path_.empty()) return absl::OkStatus();
+    if (live_ || target_given) {
+      return UsageError(
+          "--config: has the target: leave out --live, --on-port, --on-ip, --tproxy-mark and "
+          "--on-miss");
+    }
+    ASSIGN_OR_RETURN(const Configuration configuration, LoadConfig(config_path_, false));
+    ASSIGN_OR_RETURN(target_.target, TargetNamed(configuration, target_name_));
     return absl::OkStatus();
   }
 
@@ -210,6 +227,7 @@ class ExplainCommand : public Command {
   std::unique_ptr<Explainer> explainer_;
   OwnersByInode owners_;
   std::string control_ = kDefaultControlPath;
+  std::string config_path_;
   std::string target_name_;
   bool batch_ = false;
   bool live_ = false;

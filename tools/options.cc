@@ -4,7 +4,9 @@
 #include <absl/strings/cord.h>
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
+#include <absl/strings/str_split.h>
 #include <absl/strings/strip.h>
 
 #include <algorithm>
@@ -15,6 +17,7 @@ namespace utproxy::tools {
 namespace {
 
 constexpr char kUsageUrl[] = "utproxy/usage";
+constexpr char kMoreUrl[] = "utproxy/more-errors";  // a line each
 
 // "-" alone is an argument, as it names standard input elsewhere.
 bool LooksLikeOption(absl::string_view word) { return word.size() > 1 && word[0] == '-'; }
@@ -54,6 +57,19 @@ bool IsUsageError(const absl::Status& status) { return status.GetPayload(kUsageU
 
 std::string Option::Key() const {
   return absl::StrReplaceAll(absl::StripPrefix(name, "--"), {{"-", "_"}});
+}
+
+absl::Status UsageErrors(const std::vector<std::string>& messages) {
+  absl::Status status = UsageError(messages.front());
+  const auto more = absl::MakeConstSpan(messages).subspan(1);
+  if (!more.empty()) status.SetPayload(kMoreUrl, absl::Cord(absl::StrJoin(more, "\n")));
+  return status;
+}
+
+std::vector<std::string> MoreErrorsOf(const absl::Status& status) {
+  const absl::optional<absl::Cord> more = status.GetPayload(kMoreUrl);
+  if (!more) return {};
+  return absl::StrSplit(std::string(*more), '\n');
 }
 
 Option& OptionTable::Value(absl::string_view name, absl::string_view placeholder,

@@ -15,6 +15,9 @@ namespace utproxy::tools {
 // An error in how the program was called: the command line exits with 2 for these.
 absl::Status UsageError(absl::string_view message);
 bool IsUsageError(const absl::Status& status);
+// Several of them, in one status: its message is the first, and MoreErrorsOf has the others.
+absl::Status UsageErrors(const std::vector<std::string>& messages);
+std::vector<std::string> MoreErrorsOf(const absl::Status& status);
 
 // Sets what an option or an argument stands for. Its error is a bare reason ("port must be 0 to
 // 65535"): the table says in front of it which word was wrong.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <memory>
 #include <ostream>
 
 #include "base/status.h"
 #include "command.h"
 #include "commands.h"
+#include "config.h"
 #include "printable.h"
 #include "ruleset/ruleset.h"
 #include "ruleset/validate.h"
@@ -23,17 +25,26 @@ class RulesetCommand : public Command {
     options.Argument({.placeholder = "print|install|remove",
                       .help = "remove needs no options",
                       .set = [this](absl::string_view text) { return SetAction(text); }});
+    options.Value("--config", "FILE", "the targets of this configuration file",
+                  [this](absl::string_view path) {
+                    config_path_ = std::string(path);
+                    return absl::OkStatus();
+                  });
+    const size_t before = options.options().size();
     target_.AddPolicy(options);
     target_.AddQueueNumbers(options);
     target_.AddQueueRule(options);
     target_.AddFailOpen(options);
     target_.AddFastPath(options);
     target_.AddMatch(options);
+    options.NoteFirstGiven(before, &first_target_word_);
   }
 
   absl::Status Check() override {
     RETURN_IF_ERROR(target_.Finish());
     if (action_ == Action::kRemove) return absl::OkStatus();
+    if (!config_path_.empty()) return LoadSpecs();
+    specs_ = {target_.target.ruleset};
     if (!target_.mark_given()) {
       return WithRemedy(UsageError("--tproxy-mark: missing"),
                         "The mark leads packets to the local route: such as --tproxy-mark 0x1/0x1");
@@ -68,7 +79,18 @@ class RulesetCommand : public Command {
     return absl::OkStatus();
   }
 
-  absl::Span<const RulesetSpec> Specs() const { return {&target_.target.ruleset, 1}; }
+  // All targets of the file: whoever calls this wants their rules, whatever `install` says.
+  absl::Status LoadSpecs() {
+    if (!first_target_word_.empty()) {
+      return UsageError(
+          absl::StrCat(first_target_word_, ": goes into the file where there is --config"));
+    }
+    ASSIGN_OR_RETURN(const Configuration configuration, LoadConfig(config_path_, true));
+    for (const Target& target : configuration.targets) specs_.push_back(target.ruleset);
+    return ValidateSpecs(Specs());
+  }
+
+  absl::Span<const RulesetSpec> Specs() const { return specs_; }
 
   absl::StatusOr<int> Print(Environment& env) {
     const absl::StatusOr<bool> native = KernelHasNativeQueue();
@@ -84,7 +106,7 @@ class RulesetCommand : public Command {
 
   absl::StatusOr<int> Install(Environment& env) {
     ASSIGN_OR_RETURN(const std::vector<std::string> warnings, InstallPersistentRuleset(Specs()));
-    if (target_.target.ruleset.fast_path) {
+    if (std::any_of(specs_.begin(), specs_.end(), [](const auto& s) { return s.fast_path; })) {
       env.err << "utproxy: the fast path's rules need a running `utproxy run --fast-path divert`\n";
     }
     for (const std::string& warning : warnings)
@@ -93,6 +115,9 @@ class RulesetCommand : public Command {
   }
 
   TargetOptions target_;
+  std::string first_target_word_;
+  std::string config_path_;
+  std::vector<RulesetSpec> specs_;
   Action action_ = Action::kPrint;
 };
 

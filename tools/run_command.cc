@@ -130,6 +130,7 @@ class RunCommand : public Command {
     const absl::Status status = TryReload(daemon, env);
     if (!status.ok()) {
       Log(env, LogLevel::kError, status.message());
+      for (const std::string& more : MoreErrorsOf(status)) Log(env, LogLevel::kError, more);
       if (!RemedyOf(status).empty()) Log(env, LogLevel::kError, RemedyOf(status));
       Log(env, LogLevel::kError, "reload refused: the configuration before goes on");
     }

@@ -199,3 +199,32 @@ def test_good_file_goes_on_after_bad_ones(call, daemon):
     number = json.loads(call("stats", "-j", "--control", daemon.control).stdout)["configuration"]
     daemon.hang_up("utproxy: reloaded")
     assert json.loads(call("stats", "-j", "--control", daemon.control).stdout)["configuration"] == number + 1
+
+
+def test_explain_takes_a_target_of_the_file(call, tmp_path):
+    path = tmp_path / "utproxy.toml"
+    write(path, GOOD)
+    packet = ["explain", "-j", "udp", "10.77.1.9:5000", "9.9.9.9:53", "--iif", "lan0", "--config", str(path)]
+    answers = {name: json.loads(call(*packet, "--target", name).stdout) for name in ("dns", "web")}
+    assert (answers["dns"]["lport"], answers["web"]["lport"]) == (1090, 1091)
+    for words, why in ((["--target", "mail"], "dns, web"), ([], "several"), (["--target", "dns", "--on-port", "1"], "--on-port")):
+        done = call(*packet, *words)
+        assert done.returncode == 2 and why in done.stderr.splitlines()[0], done
+
+
+def test_ruleset_takes_the_files_targets(call, tmp_path):
+    path = tmp_path / "utproxy.toml"
+    write(path, GOOD)
+    text = call("ruleset", "print", "--config", str(path)).stdout
+    assert "0x1/0x1" in text and "0x2/0x2" in text and "443" in text
+    assert call("ruleset", "print", "--config", str(path), "--on-port", "1").returncode == 2
+
+
+def test_doctor_takes_the_files_targets_and_the_daemons(call, daemon):
+    """Whether the file is named, or the daemon that runs by it is found."""
+    for words in (["--config", str(daemon.path)], []):
+        said = call("doctor", *words).stdout
+        for queues, port in (("queue 0-1", 1090), ("queue 2", 1091)):
+            assert re.search(rf"^{queues}: .* to port {port}, ", said, re.MULTILINE), said
+    done = call("doctor", "--config", str(daemon.path), "--on-port", "1")
+    assert done.returncode == 2 and "--config" in done.stderr
