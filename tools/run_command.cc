@@ -235,7 +235,9 @@ CommandEntry RunEntry() {
   return {"run", "the daemon, in the foreground",
           "Takes packets from NFQUEUEs, decides each as the kernel's TPROXY would, and gives the "
           "verdict with the mark. Without --install it touches no rule and no route. Ends on "
-          "SIGTERM or SIGINT, when all queued packets have their verdict.",
+          "SIGTERM or SIGINT, when all queued packets have their verdict. With --config it has its "
+          "targets from a file: the words of these options with _ for -, but mark for "
+          "--tproxy-mark, and queues; SIGHUP goes over to what the file says then.",
           "utproxy run --install --proto udp --dport 53 --on-port 1090 --tproxy-mark 0x1",
           [] { return std::unique_ptr<Command>(new RunCommand); }};
 }

@@ -29,11 +29,32 @@ std::string Section(const char* title, const Json& numbers, bool skip_zero, bool
 }
 
 std::string QueueTable(const Json& queues, bool color) {
-  TextTable table({"queue", "packets", "depth", "dropped", "user_dropped"}, {0, 1, 2, 3, 4});
+  TextTable table({"queue", "packets", "depth", "dropped", "user_dropped", "target"},
+                  {0, 1, 2, 3, 4});
   for (const Json& q : queues) {
     const auto cell = [&](const char* key) { return q.contains(key) ? q[key].dump() : "?"; };
-    table.Add(
-        {cell("queue"), cell("packets"), cell("depth"), cell("dropped"), cell("user_dropped")});
+    table.Add({cell("queue"), cell("packets"), cell("depth"), cell("dropped"), cell("user_dropped"),
+               q.value("target", "")});
+  }
+  return table.ToString(color);
+}
+
+// Of the target's reasons the ones that occurred.
+std::string ReasonsText(const Json& reasons) {
+  std::string text;
+  for (const auto& [reason, count] : reasons.items()) {
+    if (count != 0) absl::StrAppend(&text, text.empty() ? "" : ", ", reason, " ", count.dump());
+  }
+  return text;
+}
+
+// Only where there are several: with one the totals are its own.
+std::string TargetTable(const Json& targets, bool color) {
+  if (targets.size() < 2) return "";
+  TextTable table({"target", "packets", "accepted", "dropped", "reasons"}, {1, 2, 3});
+  for (const auto& [name, target] : targets.items()) {
+    table.Add({name, target["packets"].dump(), target["verdicts"]["accept"].dump(),
+               target["verdicts"]["drop"].dump(), ReasonsText(target["reasons"])});
   }
   return table.ToString(color);
 }
@@ -60,6 +81,7 @@ std::string ToText(const Json& stats, double packets_per_second, bool color) {
     absl::StrAppend(&text,
                     Section("fast path (in none of the above)", stats["fast_path"], false, color));
   }
+  absl::StrAppend(&text, TargetTable(stats["targets"], color));
   absl::StrAppend(&text, QueueTable(stats["queues"], color));
   return text;
 }

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is wrong with a configuration is said with its place, and leaves a running daemon as it was."""
 import json
+import pathlib
 import re
 import signal
 import subprocess
+import textwrap
 
 import pytest
 
@@ -186,6 +188,15 @@ def test_check_changes_nothing(call, space, tmp_path):
     done = call("run", "--check", "--config", str(path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert rules_of(space) == before
+
+
+def test_readmes_example_is_right(call, tmp_path):
+    readme = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
+    block = re.search(r"^(    # /etc/utproxy/utproxy\.toml\n.*?)^    utproxy run --check", readme, re.MULTILINE | re.DOTALL)[1]
+    path = tmp_path / "utproxy.toml"
+    write(path, textwrap.dedent(block))
+    done = call("run", "--check", "--config", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_target_options_go_into_the_file(call, tmp_path):
