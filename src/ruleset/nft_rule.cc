@@ -178,8 +178,11 @@ class Builder {
     Compare(NFT_CMP_NEQ, KeyOf(kSyn));
     return absl::OkStatus();
   }
-  absl::Status operator()(const ForTransparent& c) {
-    if (!c.wildcard) SocketIs(NFT_SOCKET_WILDCARD, 0);
+  absl::Status operator()(const ForWildcard&) {
+    SocketIs(NFT_SOCKET_WILDCARD, 1);
+    return absl::OkStatus();
+  }
+  absl::Status operator()(const ForTransparent&) {
     SocketIs(NFT_SOCKET_TRANSPARENT, 1);
     return absl::OkStatus();
   }

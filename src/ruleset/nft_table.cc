@@ -102,7 +102,7 @@ absl::StatusOr<NftFeatures> ProbeNft(NetlinkSocket& socket) {
   ASSIGN_OR_RETURN(const size_t xt_queue, index_of(second_writer, queue));
   ASSIGN_OR_RETURN(const size_t tproxy, index_of(first_writer, defrag));
   ASSIGN_OR_RETURN(const size_t ct, index_of(second_writer, defrag));
-  const Rule carried{{ForTransparent{.wildcard = false}}, Return{}, "probe", false};
+  const Rule carried{{ForWildcard{}, ForTransparent{}}, Return{}, "probe", false};
   ASSIGN_OR_RETURN(const size_t socket_rule, index_of(first_writer, carried));
   AddTable(batch, owned.c_str(), "", true);
   const size_t owner = batch.size() - 1;

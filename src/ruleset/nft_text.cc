@@ -80,9 +80,8 @@ struct ConditionText {
   std::string operator()(const NotPureSyn&) const {
     return "tcp flags & (fin | syn | rst | ack) != syn";
   }
-  std::string operator()(const ForTransparent& c) const {
-    return absl::StrCat(c.wildcard ? "" : "socket wildcard 0 ", "socket transparent 1");
-  }
+  std::string operator()(const ForWildcard&) const { return "socket wildcard 1"; }
+  std::string operator()(const ForTransparent&) const { return "socket transparent 1"; }
   std::string operator()(const InSet& c) const {
     return absl::StrCat(KeyText(c.set), c.negated ? " != @" : " @", SetName(c.set));
   }

@@ -180,13 +180,14 @@ void AppendFastRule(const RulesetSpec& spec, Proto proto, Family family,
 
 // In front of the queueing rule with these first conditions (see "The fast path").
 void AppendFastPath(const RulesetSpec& spec, const std::vector<Condition>& first,
-                    const std::string& comment, Chain& chain) {
+                    const Queue& queue, const std::string& comment, Chain& chain) {
   if (!spec.fast_path) return;
   const Divert divert{{spec.mark_value, spec.mark_mask}};
   for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    AppendFastRule(spec, Proto::kTcp, family, first, {NotPureSyn{}, ForWildcard{}}, queue,
+                   comment + ", no connection", chain);
     AppendFastRule(spec, Proto::kTcp, family, first,
-                   {NotPureSyn{}, InSet{{SetKind::kListeners, family}, true},
-                    ForTransparent{.wildcard = false}},
+                   {NotPureSyn{}, InSet{{SetKind::kListeners, family}, true}, ForTransparent{}},
                    divert, comment + kFastTcp, chain);
     AppendFastRule(spec, Proto::kUdp, family, first,
                    {InSet{{SetKind::kDecided, family}}, ForTransparent{}}, divert,
@@ -226,7 +227,7 @@ void AppendPrerouting(const RulesetSpec& spec, const std::string& comment, Chain
     interface.push_back(FromInterface{{"lo"}, true});
   }
   const auto append = [&](std::vector<Condition> first, const std::string& text) {
-    AppendFastPath(spec, first, text, chain);
+    AppendFastPath(spec, first, queue, text, chain);
     AppendLearning(spec, first, text, learn);
     AppendRules(spec, std::move(first), queue, text, chain);
   };

@@ -27,11 +27,12 @@ inline constexpr int kHookPriority = -150;
 
 // The fast path. Rules in front of a queueing rule, with its conditions, mark and accept:
 //
-// - TCP: any segment but a pure SYN that belongs to a transparent connection. nft's `socket` finds
-//   listeners too where there is no connection: those bound to no address are told by `wildcard`,
-//   which also leaves request sockets and TIME_WAIT to the queue; those bound to an address are
-//   listed in the sets kListeners, which the daemon keeps, and what goes there is left to the
-//   queue.
+// - TCP: any segment but a pure SYN that belongs to a transparent connection, from its request
+//   socket to its TIME_WAIT. nft's `socket` finds listeners too where there is no connection. Those
+//   bound to no address are told by `wildcard`, and what leads there is queued by a rule before:
+//   `wildcard 0` instead would not fit request sockets and TIME_WAIT, of which it says neither.
+//   Those bound to an address are listed in the sets kListeners, which the daemon keeps, and what
+//   goes there is left to the queue.
 // - UDP: a datagram of a flow in the set of decided flows, while it leads to a transparent socket.
 //   The chain kLearnChain, behind the queue, puts the flows of packets with the mark into that set,
 //   so no word need go from the daemon to the kernel. An element's time is not renewed by use: a
@@ -103,16 +104,16 @@ struct OfCgroup {
 };
 struct ToThisHost {};  // a local, broadcast, anycast or multicast destination
 // These stand after an OfFamily and an OfProtocol of one protocol.
-struct NotPureSyn {};  // of FIN, SYN, RST and ACK not just SYN
-struct ForTransparent {
-  bool wildcard = true;  // false: not where it is bound to no address, nor for a minisocket
-};
+struct NotPureSyn {};   // of FIN, SYN, RST and ACK not just SYN
+struct ForWildcard {};  // a full socket that is bound to no address
+struct ForTransparent {};
 struct InSet {
   NamedSet set;
   bool negated = false;
 };
-using Condition = std::variant<OfFamily, FromInterface, OfProtocol, ToPort, HasMark, HasAddress,
-                               OfUser, OfCgroup, ToThisHost, NotPureSyn, ForTransparent, InSet>;
+using Condition =
+    std::variant<OfFamily, FromInterface, OfProtocol, ToPort, HasMark, HasAddress, OfUser, OfCgroup,
+                 ToThisHost, NotPureSyn, ForWildcard, ForTransparent, InSet>;
 
 // Statements.
 struct Queue {

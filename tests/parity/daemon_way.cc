@@ -237,8 +237,7 @@ void DaemonWay::Observe(absl::Span<const SocketSpec> connections) {
   for (const SocketSpec& connection : connections) {
     packets.push_back({.packet = PacketOf(connection, netns_),
                        .device = connection.device >= 0 ? connection.device : 0});
-    // The fast path carries any other segment of a connection; a SYN is seen, as are the handshakes
-    // of real connections.
+    // The fast path carries any other segment of a connection; a SYN is seen.
     if (fast_path_ && packets.back().packet.is_tcp()) packets.back().packet.tcp_flags = kTcpSyn;
   }
   std::vector<DaemonCase> cases;

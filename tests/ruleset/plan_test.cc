@@ -149,8 +149,10 @@ TEST(Plan, FastPathStandsBeforeTheQueueWithItsConditions) {
   const std::string flow = "iif . ip saddr . udp sport . ip daddr . udp dport";
   EXPECT_EQ(Rules(spec),
             "iifname \"lan0\" meta l4proto tcp meta nfproto ipv4 ip daddr 10.0.0.0/8 "
+            "tcp flags & (fin | syn | rst | ack) != syn socket wildcard 1 queue num 0\n"
+            "iifname \"lan0\" meta l4proto tcp meta nfproto ipv4 ip daddr 10.0.0.0/8 "
             "tcp flags & (fin | syn | rst | ack) != syn ip daddr . tcp dport != @listeners4 "
-            "socket wildcard 0 socket transparent 1 "
+            "socket transparent 1 "
             "meta mark set meta mark & 0xfffffffe ^ 0x101 accept\n"
             "iifname \"lan0\" meta l4proto udp meta nfproto ipv4 ip daddr 10.0.0.0/8 " +
                 flow +

@@ -80,13 +80,13 @@ def test_udp_only_the_first_datagram_is_queued(scene_of, family):
 
 
 @families
-def test_tcp_only_the_handshake_is_queued(lab, make_engine, family):
+def test_tcp_only_syns_are_queued(lab, make_engine, family):
     lab.listen("tcp", ON_PORT, family=family)
     engine = make_engine("divert", lab, TCP)
     answer = lab.ask("tcp", asked(family), "--connections", 1, "--min", 2_000_000, "--max", 2_000_000)
     assert answer["exit"] == 0 and answer["errors"] == {}, answer
-    # The SYN, the ACK that a request socket takes, and what comes to its TIME_WAIT; on a slow machine some of them twice.
-    assert queued_by_queue(lab.router)[0] <= 10
+    # On a slow machine it comes twice, and the ACK goes to a request socket that is gone.
+    assert queued_by_queue(lab.router)[0] <= 3
     assert engine.stats()["fast_path"]["tcp"] >= 15  # of up to 64 KB each
 
 
@@ -231,7 +231,7 @@ def test_users_own_rules(lab, make_engine, utproxy, protocol):
                    PORT, "--on-port", ON_PORT, "--tproxy-mark", "0x1/0x1")
     engine = Utproxy(lab, target, "none", utproxy)
     engine.launch()
-    assert "ruleset install" in engine.process.err() and "socket wildcard 0" in engine.process.err()
+    assert "ruleset install" in engine.process.err() and "socket wildcard 1" in engine.process.err()
     with contextlib.closing(Scene(lab, engine, 4)) as scene:
         open_proxy(scene) if protocol == "udp" else scene.open("proxy", protocol, ON_PORT)
         client = scene.ask(protocol, b"one")
