@@ -150,7 +150,11 @@ class Utproxy(Queue):
 
 
 class UtproxyDivert(Utproxy):
-    name, options = "utproxy, fast path", ("--fast-path", "divert")
+    """With rules of its own, as the fast path is made of rules."""
+    name, options = "utproxy, fast path", ("--fast-path", "divert", "--install", "--iif", "lan0", "--dport", PORT)
+
+    def start(self, steered=True, queues=2, fill=False):
+        self.launch(steered, queues, fill)
 
 
 ALL = [XtTproxy, XtTproxyDivert, NftTproxy, NftTproxyDivert, AcceptAll, OneByOne, Utproxy, UtproxyDivert]

@@ -48,7 +48,8 @@ class Bench:
         route_by_mark(self.lab.router, 1)
         self.remarks = contestants.remarks(self.lab)
         self.measures = Measures(self)
-        self.contestants = [kind(self) for kind in contestants.ALL]
+        named = options.contestant
+        self.contestants = [kind(self) for kind in contestants.ALL if not named or kind.name in named]
 
     def note(self, contestant, case, figure):
         self.results[case.name].setdefault(contestant.name, []).append(figure)
@@ -139,6 +140,7 @@ def read_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", help="Meson's build directory")
     parser.add_argument("--only", default=",".join(GROUPS), help=f"of {', '.join(GROUPS)}; or a to e: drain with table, then the others")
+    parser.add_argument("--contestant", metavar="NAME", action="append", help="only these; for a look at one, no goal is judged")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--packets", type=int, default=50000, help="that a queue is filled with")
     parser.add_argument("--sockets", type=int, default=100000, help="in the table, for the measure table")
@@ -173,9 +175,9 @@ def main():
         bench = Bench(options)
         stack.callback(bench.lab.close)
         bench.run()
-    verdicts = goals.Goals(bench.cases, bench.results).judge()
+    verdicts = [] if options.contestant else goals.Goals(bench.cases, bench.results).judge()
     print_table(bench)
-    if not options.tiny:
+    if not options.tiny and not options.contestant:
         print_goals(verdicts)
     if options.json:
         goal_rows = [{"goal": v.goal, "measured": v.measured, "met": v.met} for v in verdicts]
