@@ -4,6 +4,7 @@
 namespaces of their own, the order turned round by round; medians, spread, processor time, and whether the goals are met.
 
 Example: bench/lab/lab.py build --only drain,bulk --rounds 7 --json figures.json --plot figures.svg
+A whole run keeps what it measured in bench/results/ (lab.json, lab.svg) and bench/README.md.
 Needs root. Exit status: 0 all goals that were measured are met, 1 one is missed (or, with --tiny, something did not work),
 77 it cannot be run here.
 """
@@ -22,14 +23,16 @@ import time
 sys.dont_write_bytecode = True
 HERE = pathlib.Path(__file__).resolve().parent
 # The tests' lab.py comes before this file, which has the same name.
-sys.path[:0] = [str(HERE.parent.parent / "tests" / "system"), str(HERE)]
+sys.path[:0] = [str(HERE.parent.parent / "tests" / "system"), str(HERE), str(HERE.parent)]
 from lab import Lab  # noqa: E402
 from engine import route_by_mark  # noqa: E402
 import contestants  # noqa: E402
 import goals  # noqa: E402
 import plot  # noqa: E402
+import readme_tables  # noqa: E402
 from measures import CASES, Measures  # noqa: E402
 
+RESULTS = HERE.parent / "results"
 GROUPS = ["drain", "table", "bulk", "connect", "ping", "udp"]
 THROUGH = ("bulk", "connect", "ping", "udp")  # measured through a contestant that runs on
 
@@ -156,6 +159,9 @@ def read_options():
             parser.error(f"--only: {word}: not one of {', '.join(GROUPS)}")
     if options.rounds < 1:
         parser.error("--rounds: must be at least 1")
+    options.keep = options.only == GROUPS and not (options.json or options.contestant or options.quick or options.tiny)
+    if options.keep:
+        options.json, options.plot = str(RESULTS / "lab.json"), str(RESULTS / "lab.svg")
     options.scale, options.fills = 0.6, 8
     if options.quick:
         options.rounds, options.scale, options.fills = min(3, options.rounds), 0.2, 4
@@ -176,9 +182,12 @@ def main():
         stack.callback(bench.lab.close)
         bench.run()
     verdicts = [] if options.contestant else goals.Goals(bench.cases, bench.results).judge()
-    print_table(bench)
-    if not options.tiny and not options.contestant:
-        print_goals(verdicts)
+    with readme_tables.kept("lab", options.keep):
+        print("```")
+        print_table(bench)
+        if not options.tiny and not options.contestant:
+            print_goals(verdicts)
+        print("```")
     if options.json:
         goal_rows = [{"goal": v.goal, "measured": v.measured, "met": v.met} for v in verdicts]
         pathlib.Path(options.json).write_text(json.dumps(
