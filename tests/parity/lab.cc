@@ -2,6 +2,7 @@
 #include "lab.h"
 
 #include <absl/strings/str_cat.h>
+#include <arpa/inet.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -255,6 +256,19 @@ Lab::Lab(const Generator::World& world, const Options& options)
   }
 }
 
+// A socket whose number fits the rule's mark is routed by it where a daemon's namespace has the
+// rule for that, and so connects from 127.0.0.1, and answers, where the kernel's is refused.
+bool Lab::MadeAlike(const Scene& scene, const Policy& policy, const Sockets& sockets) const {
+  for (size_t i = 0; i < scene.sockets.size(); ++i) {
+    if (kernel_made_[i] != sockets.made(i)) return false;
+    const SocketSpec& spec = scene.sockets[i];
+    const bool routed = ((spec.id ^ policy.mark_value) & policy.mark_mask) == 0;
+    if (routed && spec.remote_port != 0 && spec.local.Ipv4() == htonl(INADDR_LOOPBACK))
+      return false;
+  }
+  return true;
+}
+
 std::vector<Difference> Lab::Run(const Scene& scene, absl::Span<const Case> cases,
                                  Coverage* coverage, Totals* totals) {
   std::vector<Difference> differences;
@@ -274,6 +288,7 @@ std::vector<Difference> Lab::Run(const Scene& scene, absl::Span<const Case> case
   for (size_t i = 0; i < daemons_.size(); ++i) {
     const Netns::Inside inside(daemons_[i]->netns());
     daemons_[i]->Settle(made);
+    if (!MadeAlike(scene, world_.policies[i], *sockets[i])) continue;
     for (int times = daemons_[i]->fast_path() ? 2 : 1; times > 0; --times) {
       AskDaemon(i, scene, cases, answers, sockets[i].get(), totals, &differences);
     }
@@ -324,6 +339,7 @@ void Lab::RunAfterEnds(Scene scene, absl::Span<const Case> cases,
       if (ends[s]) sockets[i]->Close(s);
     }
     daemon.Settle(std::chrono::steady_clock::now());
+    if (!MadeAlike(scene, world_.policies[i], *sockets[i])) continue;
     AskDaemon(i, scene, cases, answers, sockets[i].get(), totals, differences);
     const uint64_t carried = daemon.Carried();
     totals->carried += carried - carried_[i];
@@ -357,6 +373,7 @@ void Lab::AskKernel(const Scene& scene, absl::Span<const Case> cases, Coverage* 
   Sockets sockets(netns_, scene.sockets, observe);
   std::vector<bool> made(scene.sockets.size());
   for (size_t i = 0; i < made.size(); ++i) made[i] = sockets.made(i);
+  kernel_made_ = made;
   totals->sockets += made.size();
   totals->unmade += static_cast<uint64_t>(std::count(made.begin(), made.end(), false));
   if (foreign_) Steer(foreign_.get(), netns_, scene, sockets);

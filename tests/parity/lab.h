@@ -67,6 +67,8 @@ class Lab {
   struct Answer;  // what the oracles said of one case and policy
   using Answers = std::vector<Answer>;
 
+  bool MadeAlike(const Scene& scene, const Policy& policy, const Sockets& sockets) const;
+  std::vector<bool> kernel_made_;  // which sockets AskKernel made last
   void AskKernel(const Scene& scene, absl::Span<const Case> cases, Coverage* coverage,
                  Totals* totals, Answers* answers, std::vector<Difference>* differences);
   void AskDaemon(size_t policy, const Scene& scene, absl::Span<const Case> cases,

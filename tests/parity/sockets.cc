@@ -53,7 +53,9 @@ bool BindToDevice(int device, int fd) {
 }
 
 bool SetOptions(const SocketSpec& spec, int fd) {
-  bool ok = SetInt(fd, SOL_SOCKET, SO_REUSEADDR, 1) && SetInt(fd, SOL_IP, IP_FREEBIND, 1);
+  bool ok = SetInt(fd, SOL_SOCKET, SO_REUSEADDR, 1) &&
+            SetInt(fd, SOL_SOCKET, SO_MARK, static_cast<int>(spec.id)) &&
+            SetInt(fd, SOL_IP, IP_FREEBIND, 1);
   if (spec.inet6) ok = ok && SetInt(fd, SOL_IPV6, IPV6_V6ONLY, spec.v6only);
   if (spec.reuseport) ok = ok && SetInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (spec.incoming_cpu >= 0) ok = ok && SetInt(fd, SOL_SOCKET, SO_INCOMING_CPU, spec.incoming_cpu);
@@ -203,10 +205,7 @@ void Sockets::Make(size_t index) {
   }
   const int type = spec.proto == Proto::kTcp ? SOCK_STREAM : SOCK_DGRAM;
   UniqueFd fd(::socket(spec.inet6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  // The mark that it is known by comes last: connect() would be routed by it, and in a daemon's
-  // namespace, with its rule for the mark, succeed where the kernel's refuses it.
-  made_[index] = fd.valid() && Open(spec, fd.get()) &&
-                 SetInt(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(spec.id));
+  made_[index] = fd.valid() && Open(spec, fd.get());
   if (made_[index]) fds_[index] = std::move(fd);
 }
 

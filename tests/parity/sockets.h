@@ -47,7 +47,10 @@ class Sockets {
   void Remake(size_t index, Observe observe);
 
   // Closes the socket, and its minisockets stay.
-  void Close(size_t index) { fds_[index].reset(); }
+  void Close(size_t index) {
+    fds_[index].reset();
+    made_[index] = false;
+  }
 
   bool made(size_t index) const { return made_[index]; }
   // -1 where there is none (any more).
