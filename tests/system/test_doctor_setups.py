@@ -3,6 +3,7 @@
 what works."""
 import dataclasses
 import json
+import os
 import signal
 
 import pytest
@@ -233,7 +234,10 @@ def test_one_protocol_lacks_its_listener(lab, make_engine, utproxy):
         process = lab.router.start("sh", "-c", wrong[0]["fix"], name="fix")
         wait_until(lambda: "utproxy: ready" in process.err(), 20, process.err)
         router.engine = None
-        assert router.errors() == [], router.doctor()
+        try:
+            assert router.errors() == [], router.doctor()
+        finally:
+            os.killpg(process.popen.pid, signal.SIGTERM)  # the daemon too, which the shell waits for
     finally:
         router.close()
 
