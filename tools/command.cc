@@ -87,12 +87,8 @@ absl::StatusOr<int> RunGuarded(Command& command, absl::string_view name, Environ
 }
 
 int RunCommand(const CommandEntry& entry, absl::Span<const std::string> args, Environment& env) {
-  const std::unique_ptr<Command> command = entry.make();
   OptionTable options;
-  command->Declare(options);
-  options.Section("Help");
-  bool help = false;
-  options.Flag("--help", "this text", &help, "-h");
+  const std::unique_ptr<Command> command = MakeCommand(entry, &options);
   // --help wins over whatever else is missing or wrong, as someone who asks for it is lost.
   const auto end = std::find(args.begin(), args.end(), "--");
   if (std::any_of(args.begin(), end,
@@ -115,6 +111,15 @@ int RunCommand(const CommandEntry& entry, absl::Span<const std::string> args, En
 }
 
 }  // namespace
+
+std::unique_ptr<Command> MakeCommand(const CommandEntry& entry, OptionTable* options) {
+  std::unique_ptr<Command> command = entry.make();
+  command->Declare(*options);
+  options->Section("Help");
+  // RunCommand looks for it before anything is parsed.
+  options->Flag("--help", "this text", [] {}).short_name = "-h";
+  return command;
+}
 
 int RunCommandLine(absl::Span<const CommandEntry> commands, absl::Span<const std::string> args,
                    Environment& env) {

@@ -57,6 +57,10 @@ struct CommandEntry {
   std::unique_ptr<Command> (*make)();
 };
 
+// A new object of the command, which `*options` then has every word of, --help too: what parsing,
+// help, manual pages and shell completion go by. The table's setters point into the object.
+std::unique_ptr<Command> MakeCommand(const CommandEntry& entry, OptionTable* options);
+
 // Runs `args` (without the program's name) on the table and returns the exit status. Errors are
 // one line, "utproxy: WHAT FAILED: WHY", and a second with the remedy where there is one.
 int RunCommandLine(absl::Span<const CommandEntry> commands, absl::Span<const std::string> args,

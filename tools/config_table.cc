@@ -325,11 +325,12 @@ std::string InFileWords(absl::string_view message, const OptionTable& table) {
 }
 
 ParsedTarget::ParsedTarget() {
-  table.Value("--name", "NAME", "", [this](absl::string_view text) -> absl::Status {
-    ASSIGN_OR_RETURN(words.target.name, ParseName(text));
-    named = true;
-    return absl::OkStatus();
-  });
+  table.Value("--name", "NAME", "what stats, trace and metrics call it",
+              [this](absl::string_view text) -> absl::Status {
+                ASSIGN_OR_RETURN(words.target.name, ParseName(text));
+                named = true;
+                return absl::OkStatus();
+              });
   words.AddFile(table);
 }
 

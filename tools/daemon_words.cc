@@ -60,14 +60,14 @@ DaemonWords DaemonWords::Under(const DaemonWords& stronger) const {
 
 void AddDaemonWords(OptionTable& table, DaemonWords* words) {
   table.Section("Daemon");
-  table.Value("--steer", "MODE", "pin sockets by sk_lookup: auto, sk_lookup, none (auto)",
+  table.Value("--steer", "auto|sk_lookup|none", "pin sockets by sk_lookup (auto)",
               [words](absl::string_view v) { return Set(ParseSteer(v), &words->steer); });
   table.Value("--control", "PATH", absl::StrCat("control socket (", kDefaultControlPath, ")"),
               [words](absl::string_view v) { return Set(ParsePath(v), &words->control); });
   table.Value("--metrics", "[ADDR:]PORT",
               "metrics for Prometheus by HTTP; without ADDR at 127.0.0.1; default off",
               [words](absl::string_view v) { return Set(ParseMetrics(v), &words->metrics); });
-  table.Value("--log-level", "LEVEL", "error, warning or info (info)",
+  table.Value("--log-level", "error|warning|info", "what is said on stderr (info)",
               [words](absl::string_view v) { return Set(ParseLogLevel(v), &words->log_level); });
 }
 

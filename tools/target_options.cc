@@ -141,9 +141,10 @@ void TargetOptions::AddQueueNumbers(OptionTable& table) {
 
 void TargetOptions::AddFile(OptionTable& table) {
   AddPolicy(table);
-  table.Value("--queues", "N|N:M", "", [this](absl::string_view text) {
-    return absl::StrContains(text, ':') ? SetQueueBalance(text) : SetQueueNumber(text);
-  });
+  table.Value("--queues", "N|N:M", "the queue to read, or several with a thread each",
+              [this](absl::string_view text) {
+                return absl::StrContains(text, ':') ? SetQueueBalance(text) : SetQueueNumber(text);
+              });
   AddQueueNumbers(table);
   AddQueueTuning(table);
   AddFastPath(table);
@@ -187,7 +188,7 @@ void TargetOptions::AddQueueRule(OptionTable& table) {
 }
 
 void TargetOptions::AddFastPath(OptionTable& table) {
-  table.Value("--fast-path", "MODE",
+  table.Value("--fast-path", "none|divert",
               "divert: rules before the queue carry established flows; default none",
               Store(ParseFastPath, &target.ruleset.fast_path));
 }

@@ -8,7 +8,9 @@ from conftest import ROOT, run
 
 
 def test_everything_is_there(installed):
-    expected = ["sbin/utproxy", "include/utproxy/decide.h", "share/utproxy/grafana/utproxy.json"]
+    expected = ["sbin/utproxy", "include/utproxy/decide.h", "share/man/man8/utproxy.8", "share/man/man5/utproxy.toml.5",
+                "share/bash-completion/completions/utproxy", "share/zsh/site-functions/_utproxy",
+                "share/fish/vendor_completions.d/utproxy.fish", "share/utproxy/grafana/utproxy.json"]
     missing = [name for name in expected if not (installed.prefix / name).is_file()]
     assert not missing
     for name in ("utproxy.toml", "utproxy.service", "libutproxy.pc", "libutproxy.a"):
