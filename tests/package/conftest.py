@@ -1,20 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import os
-import pathlib
-import subprocess
 import types
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def run(command, **options):
-    """Runs it to its end and returns what it wrote; where it fails, that is the failure's text."""
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors="replace", check=False, **options)
-    assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout[-6000:]}"
-    return done.stdout
+from installing import run
 
 
 @pytest.fixture(scope="session")

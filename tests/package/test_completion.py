@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import run
+from installing import run
 
 COMMANDS = {"run", "explain", "sockets", "stats", "trace", "replay", "ruleset", "bench", "doctor", "report"}
 

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 
-from conftest import ROOT, run
+from installing import ROOT, run
 
 
 def test_everything_is_there(installed):

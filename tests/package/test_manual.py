@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import run
+from installing import run
 
 
 def commands(program):
