@@ -30,6 +30,13 @@ absl::Status Set(absl::StatusOr<T> value, std::optional<T>* out) {
   return value.status();
 }
 
+absl::StatusOr<SeccompMode> ParseSeccomp(absl::string_view text) {
+  if (text == "kill") return SeccompMode::kKill;
+  if (text == "log") return SeccompMode::kLog;
+  if (text == "off") return SeccompMode::kOff;
+  return absl::InvalidArgumentError("must be kill, log or off");
+}
+
 absl::StatusOr<std::string> ParsePath(absl::string_view text) {
   if (text.empty()) return absl::InvalidArgumentError("must be a path");
   return std::string(text);
@@ -55,8 +62,13 @@ DaemonWords DaemonWords::Under(const DaemonWords& stronger) const {
   return {.steer = Stronger(steer, stronger.steer),
           .control = Stronger(control, stronger.control),
           .metrics = Stronger(metrics, stronger.metrics),
-          .log_level = Stronger(log_level, stronger.log_level)};
+          .log_level = Stronger(log_level, stronger.log_level),
+          .user = Stronger(user, stronger.user),
+          .control_group = Stronger(control_group, stronger.control_group),
+          .seccomp = Stronger(seccomp, stronger.seccomp)};
 }
+
+SeccompMode DefaultSeccomp() { return *ParseSeccomp(UTPROXY_SECCOMP); }
 
 void AddDaemonWords(OptionTable& table, DaemonWords* words) {
   table.Section("Daemon");
@@ -67,6 +79,17 @@ void AddDaemonWords(OptionTable& table, DaemonWords* words) {
   table.Value("--metrics", "[ADDR:]PORT",
               "metrics for Prometheus by HTTP; without ADDR at 127.0.0.1; default off",
               [words](absl::string_view v) { return Set(ParseMetrics(v), &words->metrics); });
+  table.Value("--control-group", "GROUP", "who may read at the control socket (the user's group)",
+              [words](absl::string_view v) { return Set(ParseGroup(v), &words->control_group); });
+  table.Value("--user", "NAME[:GROUP]",
+              absl::StrCat("become it once started; root: stay (", kDefaultUser,
+                           ", where there is such a user)"),
+              [words](absl::string_view v) { return Set(ParseAccount(v), &words->user); });
+  table.Value("--seccomp", "MODE",
+              absl::StrCat("for system calls that it has no use for: kill, log, or off, for "
+                           "debuggers (",
+                           UTPROXY_SECCOMP, ")"),
+              [words](absl::string_view v) { return Set(ParseSeccomp(v), &words->seccomp); });
   table.Value("--log-level", "error|warning|info", "what is said on stderr (info)",
               [words](absl::string_view v) { return Set(ParseLogLevel(v), &words->log_level); });
 }

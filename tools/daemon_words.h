@@ -19,12 +19,19 @@ struct DaemonWords {
   std::optional<std::string> control;
   std::optional<Endpoint> metrics;
   std::optional<LogLevel> log_level;
+  std::optional<Account> user;
+  std::optional<gid_t> control_group;
+  std::optional<SeccompMode> seccomp;
 
   // What `stronger` says, and else what this says.
   DaemonWords Under(const DaemonWords& stronger) const;
 };
 
-// --steer, --control, --metrics, --log-level, into `*words`, which outlives the table.
+// What the build chose: kill, or off where sanitizers have calls of their own.
+SeccompMode DefaultSeccomp();
+
+// --steer, --control, --metrics, --log-level, --user and so on, into `*words`, which outlives the
+// table.
 void AddDaemonWords(OptionTable& table, DaemonWords* words);
 
 }  // namespace utproxy::tools

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <memory>
 #include <ostream>
+#include <tuple>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -116,6 +117,10 @@ class RunCommand : public Command {
     options_.steer = daemon.steer.value_or(SteerMode::kAuto);
     options_.control_path = daemon.control.value_or(kDefaultControlPath);
     options_.metrics = daemon.metrics;
+    options_.control_group = daemon.control_group;
+    options_.privileges = {.account = daemon.user ? daemon.user : DefaultAccount(),
+                           .seccomp = daemon.seccomp.value_or(DefaultSeccomp()),
+                           .takes_sockets = false};
     for (const std::string& w : configuration.warnings) Log(env, LogLevel::kWarning, w);
   }
 
@@ -151,9 +156,17 @@ class RunCommand : public Command {
       return m ? EndpointToString(m->address, m->port, m->family) : std::string();
     };
     if (place(options_) != place(before)) sentences.push_back("metrics: changes with a restart");
-    options_.metrics = before.metrics;
-    options_.steer = before.steer;
-    options_.control_path = before.control_path;
+    const auto who = [](const DaemonOptions& options) {
+      const std::optional<Account>& account = options.privileges.account;
+      return std::tuple(account ? account->uid : 0, account ? account->gid : 0,
+                        options.control_group, options.privileges.seccomp);
+    };
+    if (who(options_) != who(before)) {
+      sentences.push_back("user, control_group and seccomp: change with a restart");
+    }
+    std::vector<Target> targets = std::move(options_.targets);
+    options_ = before;
+    options_.targets = std::move(targets);
     for (const std::string& sentence : sentences) Log(env, LogLevel::kWarning, sentence);
     Log(env, LogLevel::kInfo, absl::StrCat("reloaded: ", TargetsText()));
     return absl::OkStatus();

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/status.h"
 #include "daemon/control_socket.h"
+#include "daemon/owner_filler.h"
 
 namespace utproxy {
 namespace {
@@ -82,7 +83,9 @@ absl::Status Ask(const std::string& path, const Json& request, int64_t line_ns,
                  const std::function<bool(Json)>& handler, const std::function<void()>& pause) {
   ASSIGN_OR_RETURN(Asker asker, Asker::Open(path, request));
   ASSIGN_OR_RETURN(Json answer, asker.Next(kBeginNs));
+  OwnerFiller owners;
   while (!answer.contains("end")) {
+    owners.Fill(&answer);
     if (!answer.contains("begin") && !handler(std::move(answer))) break;
     if (asker.dry()) pause();
     ASSIGN_OR_RETURN(answer, asker.Next(line_ns));

@@ -21,6 +21,9 @@ inline constexpr int64_t kLineNs = 30 * kNsPerSec;
 // How long a stream may be silent.
 inline constexpr int64_t kSilenceNs = 10 * kNsPerSec;
 
+// Of both: whose the sockets in the answer are is added (OwnerFiller), as far as the asker may
+// know.
+//
 // Asks the daemon at `path`: sends `request` and hands each object of the answer to `handler`.
 // An {"error": ...} object becomes the error, as does an answer without its end; a daemon that does
 // not begin within kBeginNs, or takes longer than `line_ns` for a line, is a DeadlineExceeded.

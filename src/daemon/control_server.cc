@@ -9,10 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <filesystem>
 #include <optional>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -51,12 +53,43 @@ Json ErrorObject(absl::string_view message) {
   return json;
 }
 
+enum class Right : uint8_t { kNone, kRead, kAll };
+
+bool HasGroup(int fd, gid_t gid, gid_t group) {
+  if (gid == group) return true;
+  std::vector<gid_t> groups(64);
+  auto length = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+  int result = ::getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length);
+  if (result != 0 && errno == ERANGE) {  // `length` is what they need
+    groups.resize(length / sizeof(gid_t));
+    result = ::getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length);
+  }
+  groups.resize(result == 0 ? length / sizeof(gid_t) : 0);
+  return std::find(groups.begin(), groups.end(), group) != groups.end();
+}
+
+// As the other end was when it connected.
+Right RightOf(int fd, const ControlAccess& access) {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return Right::kNone;
+  if (peer.uid == 0 || peer.uid == access.user) return Right::kAll;
+  return HasGroup(fd, peer.gid, access.group) ? Right::kRead : Right::kNone;
+}
+
+// The socket file's folder, where it is missing.
+void MakeFolder(const std::filesystem::path& folder, const ControlAccess& access) {
+  std::error_code ignored;
+  if (!std::filesystem::create_directories(folder, ignored)) return;
+  (void)!::chown(folder.c_str(), access.user, access.group);
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Open(const std::string& path,
+                                                                   const ControlAccess& access) {
   ASSIGN_OR_RETURN(const sockaddr_un address, ControlAddress(path));
-  std::error_code ignored;
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
+  MakeFolder(std::filesystem::path(path).parent_path(), access);
   RETURN_IF_ERROR(RemoveStale(path, address));
   ASSIGN_OR_RETURN(UniqueFd listener, OpenUnix());
   // Made 0600, widened after: at no moment is it open to all.
@@ -69,13 +102,19 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Open(const std::st
     return WithRemedy(ErrnoStatus(error, absl::StrCat("bind control socket ", path)),
                       "Name a path that can be written with --control.");
   }
+  if (::chown(path.c_str(), access.user, access.group) < 0) {
+    const absl::Status status =
+        ErrnoStatus(errno, absl::StrCat("give control socket ", path, " to group ", access.group));
+    (void)::unlink(path.c_str());
+    return WithRemedy(status, "Start it as root, or name a group of its user's (--control-group)");
+  }
   if (::chmod(path.c_str(), 0660) < 0 || ::listen(listener.get(), 16) < 0) {
     return ErrnoStatus(errno, absl::StrCat("open control socket ", path));
   }
   UniqueFd stop(::eventfd(0, EFD_CLOEXEC));
   if (!stop.valid()) return ErrnoStatus(errno, "create eventfd");
   return std::unique_ptr<ControlServer>(
-      new ControlServer(path, std::move(listener), std::move(stop)));
+      new ControlServer(path, access, std::move(listener), std::move(stop)));
 }
 
 void ControlServer::Serve(Handler handler) {
@@ -118,13 +157,22 @@ void ControlServer::RefuseWhoWaited() {
     if (MonotonicNs() - full_ns_ < kRoomNs) return;
     const UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!fd.valid()) return;
-    // An empty socket takes it at once.
-    const std::string why = JsonLine(ErrorObject(absl::StrCat(
-        "it has ", kMaxClients,
-        " clients already, as many as it serves at a time; end one, such as a 'utproxy trace'")));
-    (void)WriteAll(fd.get(), stop_.get(), why + "\n", 0);
+    Refuse(fd.get(), absl::StrCat("it has ", kMaxClients,
+                                  " clients already, as many as it serves at a time; end one, such "
+                                  "as a 'utproxy trace'"));
   }
   full_ns_ = 0;
+}
+
+// An empty socket takes it at once.
+void ControlServer::Refuse(int fd, const std::string& why) const {
+  (void)WriteAll(fd, stop_.get(), JsonLine(ErrorObject(why)) + "\n", 0);
+}
+
+bool ControlServer::RoomFor(bool trusted) const {
+  const auto readers = std::count_if(clients_.begin(), clients_.end(),
+                                     [](const Client& client) { return !client.trusted; });
+  return trusted || static_cast<size_t>(readers) < kMaxReaders;
 }
 
 void ControlServer::Accept() {
@@ -134,9 +182,19 @@ void ControlServer::Accept() {
     if (errno == EMFILE || errno == ENFILE) ::usleep(100'000);
     return;
   }
+  const Right right = RightOf(fd.get(), access_);
+  if (right == Right::kNone) {
+    return Refuse(fd.get(), "permission denied: for root, and members of the socket's group");
+  }
+  const bool trusted = right == Right::kAll;
+  if (!RoomFor(trusted)) {
+    return Refuse(fd.get(), absl::StrCat("it has ", kMaxReaders,
+                                         " clients already that are not root's; end one"));
+  }
   Client& client = clients_.emplace_back();
-  client.thread = std::thread([this, &client, fd = fd.release()] {
-    ServeClient(fd);
+  client.trusted = trusted;
+  client.thread = std::thread([this, &client, trusted, fd = fd.release()] {
+    ServeClient(fd, trusted);
     ::close(fd);
     client.done.store(true, std::memory_order_release);
   });
@@ -168,8 +226,8 @@ bool ControlServer::Writer::Wait(int ms) const {
   return ::poll(fds.data(), fds.size(), ms) <= 0;
 }
 
-void ControlServer::ServeClient(int fd) {
-  const Writer write(fd, stop_.get());
+void ControlServer::ServeClient(int fd, bool trusted) {
+  const Writer write(fd, stop_.get(), trusted);
   // Before the request is read, so that it comes however long that takes.
   if (!write({{"begin", true}})) return;
   std::string rest;

@@ -3,6 +3,7 @@
 
 #include <absl/cleanup/cleanup.h>
 #include <absl/strings/str_cat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -22,11 +23,9 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   Daemon* const d = daemon.get();
   // First, as other things fail without it too, with less to say about why.
   RETURN_IF_ERROR(NfQueue::CheckPrivilege());
-  ASSIGN_OR_RETURN(d->control_, ControlServer::Open(options.control_path));
-  if (options.metrics) {
-    ASSIGN_OR_RETURN(d->metrics_, MetricsServer::Open(*options.metrics));
-  }
+  RETURN_IF_ERROR(d->OpenSockets());
   RETURN_IF_ERROR(d->StartSteering());
+  RETURN_IF_ERROR(d->GiveUp());
   ASSIGN_OR_RETURN(d->mirror_, Mirror::Start({}));
   RETURN_IF_ERROR(d->StartQueues());
   RETURN_IF_ERROR(d->StartRules());
@@ -42,6 +41,26 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
 }
 
 Daemon::~Daemon() { (void)Stop(); }
+
+absl::Status Daemon::OpenSockets() {
+  const std::optional<Account>& account = options_.privileges.account;
+  const ControlAccess access{
+      .user = account ? account->uid : ::geteuid(),
+      .group = options_.control_group.value_or(account ? account->gid : ::getegid())};
+  ASSIGN_OR_RETURN(control_, ControlServer::Open(options_.control_path, access));
+  if (!options_.metrics) return absl::OkStatus();
+  ASSIGN_OR_RETURN(metrics_, MetricsServer::Open(*options_.metrics));
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::GiveUp() {
+  // Without it there are no counts of what the kernel's queues lose. An error is one of the
+  // binding of queues, which says more about it.
+  (void)KeepQueueStatsOpen();
+  Privileges privileges = options_.privileges;
+  privileges.takes_sockets = steering_ != nullptr && !steering_->finds_in_kernel();
+  return GiveUpPrivileges(privileges);
+}
 
 absl::Status Daemon::StartSteering() {
   if (options_.steer == SteerMode::kNone) return absl::OkStatus();
@@ -245,9 +264,8 @@ absl::Status Daemon::HandleSockets(const Json& request, const ControlServer::Wri
       if (!write(json)) return gone;
     }
   }
-  const OwnersByInode owners = ReadSocketOwners();
   for (const Socket& socket : SocketsInOrder(mirror_->table())) {
-    if (!write(ToJson(socket, names, OwnerOf(socket, owners)))) return gone;
+    if (!write(ToJson(socket, names, std::nullopt))) return gone;
   }
   return absl::OkStatus();
 }
@@ -307,14 +325,14 @@ absl::Status Daemon::HandleExplain(const Json& request, const ControlServer::Wri
   const bool named = request.contains("target") && request["target"].is_string();
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(named ? request["target"].get<std::string>() : ""));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Explainer> explainer, Explainer::Open());
+  ASSIGN_OR_RETURN(const std::unique_ptr<Explainer> explainer,
+                   Explainer::Open(steering_ ? steering_->program_id() : 0));
   ASSIGN_OR_RETURN(Explanation live,
                    explainer->Mirror(packet, target.policy, mirror_->table(), *interfaces));
-  ExplainSteering(packet, &live);
+  if (write.trusted()) ExplainSteering(packet, &live);  // puts the listener into the map
   ASSIGN_OR_RETURN(const Explanation exact, explainer->Exact(packet, target.policy));
-  const OwnersByInode owners = ReadSocketOwners();
   const InterfaceNames names = [&](uint32_t i) { return interfaces->NameOf(i); };
-  Json answer = ToJson(live, packet, names, owners, "mirror");
+  Json answer = ToJson(live, packet, names, OwnersByInode(), "mirror");
   answer["target"] = target.name;
   answer["differs"] = DifferencesOf(live.decision, exact.decision, names);
   (void)write(answer);

@@ -19,6 +19,7 @@
 #include "daemon/json.h"
 #include "daemon/losses.h"
 #include "daemon/metrics_server.h"
+#include "daemon/privileges.h"
 #include "daemon/served_queue.h"
 #include "daemon/target.h"
 #include "daemon/trace_stream.h"
@@ -38,7 +39,9 @@ struct DaemonOptions {
   std::vector<Target> targets;
   SteerMode steer = SteerMode::kAuto;
   std::string control_path = kDefaultControlPath;
-  std::optional<Endpoint> metrics;  // where they are served, if anywhere
+  std::optional<gid_t> control_group;  // may read at the control socket; nullopt: the user's own
+  std::optional<Endpoint> metrics;     // where they are served, if anywhere
+  Privileges privileges;               // what is given up, but takes_sockets, which turns out
 };
 
 // InvalidArgument where they have more queues than one process serves.
@@ -51,8 +54,9 @@ std::vector<RulesetSpec> SpecsToInstall(const std::vector<Target>& targets);
 // socket's threads read only.
 class Daemon {
  public:
-  // Starts from the inside out, so that when the rules go in, everything behind them is ready. On
-  // an error all that was started is gone again.
+  // Starts from the inside out, so that when the rules go in, everything behind them is ready. What
+  // takes privileges comes first; then the process gives them up, and threads are made. On an
+  // error all that was started is gone again, but not what was given up.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options);
   ~Daemon();
   Daemon(const Daemon&) = delete;
@@ -108,7 +112,9 @@ class Daemon {
   };
 
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
+  absl::Status OpenSockets();
   absl::Status StartSteering();
+  absl::Status GiveUp();
   absl::Status StartQueues();
   absl::Status StartRules();
   absl::Status StartFastPath();

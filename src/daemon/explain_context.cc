@@ -31,8 +31,9 @@ namespace {
 // utproxy's own program (steer/sk_lookup.bpf.c).
 constexpr char kOwnProgram[] = "steer";
 
-// Names of the sk_lookup programs attached to this network namespace, utproxy's left out.
-std::vector<std::string> OtherPrograms() {
+// Names of the sk_lookup programs attached to this network namespace, utproxy's left out; ids where
+// the right to look at programs (CAP_SYS_ADMIN) is missing.
+std::vector<std::string> OtherPrograms(uint32_t own_id) {
   std::vector<std::string> names;
   const UniqueFd netns(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
   std::array<uint32_t, 64> ids{};
@@ -42,6 +43,7 @@ std::vector<std::string> OtherPrograms() {
     return names;
   }
   for (uint32_t i = 0; i < std::min<uint32_t>(count, ids.size()); ++i) {
+    if (ids[i] == own_id) continue;
     const UniqueFd program(bpf_prog_get_fd_by_id(ids[i]));
     bpf_prog_info info{};
     uint32_t len = sizeof info;
@@ -68,12 +70,12 @@ std::string MissText(const Decision& decision) {
 
 }  // namespace
 
-absl::StatusOr<ExplainContext> ExplainContext::Load() {
+absl::StatusOr<ExplainContext> ExplainContext::Load(uint32_t own_program) {
   SystemView view;
   ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
   absl::Status ruleset;  // without it the rest is told
   RETURN_IF_ERROR(LoadRoutingAndRuleset(&route, &view, &ruleset));
-  return ExplainContext(std::move(view), OtherPrograms());
+  return ExplainContext(std::move(view), OtherPrograms(own_program));
 }
 
 std::string ExplainContext::RouteSentences(const Packet& packet, uint32_t mark,

@@ -19,7 +19,8 @@ namespace utproxy {
 class ExplainContext {
  public:
   // Without CAP_NET_ADMIN rules of netfilter and programs stay unknown, which the sentences say.
-  static absl::StatusOr<ExplainContext> Load();
+  // `own_program`: the id of utproxy's sk_lookup program, where the caller has one.
+  static absl::StatusOr<ExplainContext> Load(uint32_t own_program = 0);
   // Of a view made up, and programs by name, for tests.
   ExplainContext(SystemView view, std::vector<std::string> programs)
       : view_(std::move(view)), programs_(std::move(programs)) {}

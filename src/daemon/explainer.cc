@@ -149,6 +149,7 @@ Json CandidateJson(const Candidate& candidate, const OwnersByInode& owners) {
   json["transparent"] = socket.transparent();
   json["chosen"] = candidate.chosen;
   json["why"] = candidate.why;
+  json["inode"] = socket.inode;
   if (const std::optional<SocketOwner> owner = OwnerOf(socket, owners)) {
     json["pid"] = owner->pid;
     json["comm"] = owner->comm;
@@ -184,12 +185,12 @@ Json StepsJson(const std::vector<ExplainStep>& steps, const OwnersByInode& owner
   return json;
 }
 
-absl::StatusOr<std::unique_ptr<Explainer>> Explainer::Open() {
+absl::StatusOr<std::unique_ptr<Explainer>> Explainer::Open(uint32_t own_program) {
   ASSIGN_OR_RETURN(auto interfaces, Interfaces::Open());
   ASSIGN_OR_RETURN(DiagClient queries, DiagClient::Open());
   ASSIGN_OR_RETURN(DiagClient dumps, DiagClient::Open());
   ASSIGN_OR_RETURN(NetlinkSocket routes, NetlinkSocket::Open(NETLINK_ROUTE));
-  ASSIGN_OR_RETURN(ExplainContext context, ExplainContext::Load());
+  ASSIGN_OR_RETURN(ExplainContext context, ExplainContext::Load(own_program));
   return std::unique_ptr<Explainer>(
       new Explainer(std::move(interfaces), ExactQuerier(std::move(queries), nullptr),
                     std::move(dumps), std::move(routes), std::move(context)));

@@ -25,7 +25,8 @@ namespace utproxy {
 // CAP_NET_ADMIN, so_mark is unknown). One thread.
 class Explainer {
  public:
-  static absl::StatusOr<std::unique_ptr<Explainer>> Open();
+  // `own_program`: the id of the daemon's sk_lookup program, where the daemon asks.
+  static absl::StatusOr<std::unique_ptr<Explainer>> Open(uint32_t own_program = 0);
 
   // By asking sock_diag for this packet. An error where the kernel did not answer.
   absl::StatusOr<Explanation> Exact(const Packet& packet, const Policy& policy);

@@ -20,7 +20,6 @@ namespace {
 constexpr int kIdleMs = 5;                     // a recorder holds 80 ms of full load
 constexpr int64_t kSourcesNs = 50 * kNsPerMs;  // how late a new queue's records may be
 constexpr int64_t kAroundNs = kNsPerSec;       // how old the sockets around a record may be
-constexpr int64_t kOwnersNs = 2 * kNsPerSec;   // how often /proc is walked at most
 constexpr size_t kFlushBytes = size_t{64} << 10;
 constexpr int kNice = 10;
 
@@ -229,25 +228,13 @@ bool TraceStream::Passes(const Item& item) const {
 void TraceStream::Append(const Item& item) {
   PortLists* around = request_.parts.steps ? Around() : nullptr;
   absl::StrAppend(&lines_,
-                  JsonLine(ToJson(item.record, ContextOf(item), request_.parts, around,
-                                  OwnersFor(item.record))),
-                  "\n");
+                  JsonLine(ToJson(item.record, ContextOf(item), request_.parts, around, {})), "\n");
 }
 
 void TraceStream::AppendLoss() {
   if (lost_ == lost_told_) return;
   absl::StrAppend(&lines_, "{\"lost\":", lost_ - lost_told_, ",\"lost_total\":", lost_, "}\n");
   lost_told_ = lost_;
-}
-
-const OwnersByInode& TraceStream::OwnersFor(const TraceRecord& record) {
-  const bool known =
-      !record.has_socket || record.socket.inode == 0 || owners_.contains(record.socket.inode);
-  if (!known && (owners_ns_ == 0 || MonotonicNs() - owners_ns_ > kOwnersNs)) {
-    owners_ = ReadSocketOwners();
-    owners_ns_ = MonotonicNs();
-  }
-  return owners_;
 }
 
 PortLists* TraceStream::Around() {

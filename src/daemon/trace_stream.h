@@ -85,7 +85,6 @@ class TraceStream {
   bool Passes(const Item& item) const;
   void Append(const Item& item);
   void AppendLoss();
-  const OwnersByInode& OwnersFor(const TraceRecord& record);
   PortLists* Around();
   void RefreshClockAndNames();
 
@@ -107,8 +106,6 @@ class TraceStream {
   std::function<std::string(uint32_t)> names_;
   std::unique_ptr<PortLists> around_;
   int64_t around_ns_ = 0;
-  OwnersByInode owners_;
-  int64_t owners_ns_ = 0;
 };
 
 }  // namespace utproxy

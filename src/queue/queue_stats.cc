@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <mutex>
 #include <string>
+#include <utility>
 
 #include "base/fd.h"
 #include "base/status.h"
@@ -21,21 +23,48 @@ constexpr char kPath[] = "/proc/thread-self/net/netfilter/nfnetlink_queue";
 // 65,536 queues at some 55 bytes a line.
 constexpr size_t kMaxBytes = 8 << 20;
 
-absl::StatusOr<std::string> ReadFile(const char* path) {
-  const UniqueFd fd(::open(path, O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("open ", path));
+// The file that KeepQueueStatsOpen() opened, and who reads it: its offset is all readers'.
+struct Kept {
+  std::mutex mutex;
+  UniqueFd fd;
+};
+Kept& TheKept() {
+  static Kept kept;
+  return kept;
+}
+
+absl::StatusOr<UniqueFd> OpenStats() {
+  UniqueFd fd(::open(kPath, O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("open ", kPath));
+  return fd;
+}
+
+absl::StatusOr<std::string> ReadToEnd(int fd) {
   std::string text;
   char buffer[4096];
   while (true) {
-    const ssize_t n = ::read(fd.get(), buffer, sizeof buffer);
+    const ssize_t n = ::read(fd, buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return ErrnoStatus(errno, absl::StrCat("read ", path));
+    if (n < 0) return ErrnoStatus(errno, absl::StrCat("read ", kPath));
     if (n == 0) return text;
     text.append(buffer, static_cast<size_t>(n));
     if (text.size() > kMaxBytes) {
-      return absl::OutOfRangeError(absl::StrCat("read ", path, ": more than expected"));
+      return absl::OutOfRangeError(absl::StrCat("read ", kPath, ": more than expected"));
     }
   }
+}
+
+absl::StatusOr<std::string> ReadStats() {
+  {
+    Kept& kept = TheKept();
+    const std::lock_guard lock(kept.mutex);
+    if (kept.fd.valid()) {
+      if (::lseek(kept.fd.get(), 0, SEEK_SET) != 0) return ErrnoStatus(errno, "rewind");
+      return ReadToEnd(kept.fd.get());
+    }
+  }
+  ASSIGN_OR_RETURN(const UniqueFd fd, OpenStats());
+  return ReadToEnd(fd.get());
 }
 
 bool ParseLine(absl::string_view line, QueueStats* stats) {
@@ -65,8 +94,16 @@ std::vector<QueueStats> ParseQueueStats(absl::string_view text) {
   return all;
 }
 
+absl::Status KeepQueueStatsOpen() {
+  ASSIGN_OR_RETURN(UniqueFd fd, OpenStats());
+  Kept& kept = TheKept();
+  const std::lock_guard lock(kept.mutex);
+  kept.fd = std::move(fd);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<QueueStats>> ReadQueueStats() {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(kPath));
+  ASSIGN_OR_RETURN(const std::string text, ReadStats());
   return ParseQueueStats(text);
 }
 

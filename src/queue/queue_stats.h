@@ -26,6 +26,10 @@ struct QueueStats {
 // Reads lines of /proc/net/netfilter/nfnetlink_queue; a line that is none of them is left out.
 std::vector<QueueStats> ParseQueueStats(absl::string_view text);
 
+// For a process that is to lose the right to open that file, which is root's: it stays open from
+// now on, and all threads read it as the calling thread's network namespace has it.
+absl::Status KeepQueueStatsOpen();
+
 // All bound queues of the calling thread's network namespace. kNotFound where the kernel has no
 // nfnetlink_queue (yet).
 absl::StatusOr<std::vector<QueueStats>> ReadQueueStats();

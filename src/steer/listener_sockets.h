@@ -65,6 +65,7 @@ class ListenerSockets {
   // Forgets what is known of listeners that nobody has asked for lately. About once a second.
   void Expire(int64_t now_ns);
 
+  bool finds_in_kernel() const { return finder_.has_value(); }
   Stats stats() const;
   // Why the latest attempt to get a socket failed; OK where none did.
   absl::Status last_error() const;

@@ -126,6 +126,11 @@ bool SkLookupProgram::IsAlone() const {
 
 int SkLookupProgram::flows_fd() const { return bpf_map__fd(skeleton_->maps.flows); }
 int SkLookupProgram::listeners_fd() const { return bpf_map__fd(skeleton_->maps.listeners); }
+uint32_t SkLookupProgram::id() const {
+  bpf_prog_info info{};
+  uint32_t length = sizeof info;
+  return bpf_obj_get_info_by_fd(program_fd(), &info, &length) == 0 ? info.id : 0;
+}
 int SkLookupProgram::program_fd() const { return bpf_program__fd(skeleton_->progs.steer); }
 
 // The program reads this memory; the write of the entry that follows is a system call.

@@ -39,6 +39,8 @@ class SkLookupProgram {
   int flows_fd() const;
   int listeners_fd() const;
   int program_fd() const;
+  // The kernel's; 0 where it does not tell.
+  uint32_t id() const;
   // Entries are looked for only from the first call on, those for destinations only from the first
   // with `destinations` on. To be called before any is written. Any thread.
   void LookForEntries(bool destinations) const;

@@ -120,6 +120,12 @@ class Steering {
   // by one thread.
   void Expire(int64_t now_ns);
 
+  // Whether listeners are found in the kernel, and not taken from their owners, which needs
+  // CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
+  bool finds_in_kernel() const { return listeners_.finds_in_kernel(); }
+  // The kernel's id of the sk_lookup program; 0 where it does not tell.
+  uint32_t program_id() const { return program_.id(); }
+
   Stats stats() const;
   // Why a listener's socket could not be had the last time that happened; OK where it never did.
   absl::Status listener_error() const { return listeners_.last_error(); }

@@ -29,7 +29,8 @@ class ControlServerTest : public ::testing::Test {
   ~ControlServerTest() override { std::filesystem::remove_all(folder_); }
 
   std::unique_ptr<ControlServer> Serve() {
-    absl::StatusOr<std::unique_ptr<ControlServer>> server = ControlServer::Open(path_);
+    absl::StatusOr<std::unique_ptr<ControlServer>> server =
+        ControlServer::Open(path_, {::geteuid(), ::getegid()});
     EXPECT_TRUE(server.ok()) << server.status();
     (*server)->Serve([](const Json& request, const ControlServer::Writer& write) {
       if (request["command"] == "fail") return absl::NotFoundError("no such thing");
@@ -126,7 +127,8 @@ TEST_F(ControlServerTest, WhoDoesNotBeginIsGivenUp) {
 }
 
 TEST_F(ControlServerTest, ASlowAnswerIsWaitedForAsLongAsAsked) {
-  absl::StatusOr<std::unique_ptr<ControlServer>> server = ControlServer::Open(path_);
+  absl::StatusOr<std::unique_ptr<ControlServer>> server =
+      ControlServer::Open(path_, {::geteuid(), ::getegid()});
   ASSERT_TRUE(server.ok()) << server.status();
   (*server)->Serve([](const Json&, const ControlServer::Writer& write) {
     (void)write({{"i", 1}});
@@ -145,7 +147,8 @@ TEST_F(ControlServerTest, ASlowAnswerIsWaitedForAsLongAsAsked) {
 // Of as many as there may be all are served; the next one is told why it is not, and served once
 // one of them has gone.
 TEST_F(ControlServerTest, OneTooManyIsToldSo) {
-  absl::StatusOr<std::unique_ptr<ControlServer>> server = ControlServer::Open(path_);
+  absl::StatusOr<std::unique_ptr<ControlServer>> server =
+      ControlServer::Open(path_, {::geteuid(), ::getegid()});
   ASSERT_TRUE(server.ok()) << server.status();
   (*server)->Serve([](const Json& request, const ControlServer::Writer& write) {
     (void)write({{"i", 1}});
@@ -182,7 +185,8 @@ TEST_F(ControlServerTest, OneTooManyIsToldSo) {
 
 // A stream that has begun and then says nothing more, not even that it goes on.
 TEST_F(ControlServerTest, AStreamThatFallsSilentIsGivenUp) {
-  absl::StatusOr<std::unique_ptr<ControlServer>> server = ControlServer::Open(path_);
+  absl::StatusOr<std::unique_ptr<ControlServer>> server =
+      ControlServer::Open(path_, {::geteuid(), ::getegid()});
   ASSERT_TRUE(server.ok()) << server.status();
   (*server)->Serve([](const Json&, const ControlServer::Writer& write) {
     (void)write({{"i", 1}});
@@ -234,7 +238,7 @@ TEST_F(ControlServerTest, AStaleSocketFileIsReplacedALivingOneIsNot) {
     ASSERT_EQ(::bind(dead.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
   }
   const auto server = Serve();
-  const auto second = ControlServer::Open(path_);
+  const auto second = ControlServer::Open(path_, {::geteuid(), ::getegid()});
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(Exchange("{\"command\": \"count\"}\n"), ::testing::HasSubstr("{\"i\":0}"));
 }
@@ -242,7 +246,7 @@ TEST_F(ControlServerTest, AStaleSocketFileIsReplacedALivingOneIsNot) {
 TEST_F(ControlServerTest, AnOrdinaryFileIsLeftAlone) {
   std::filesystem::create_directories(std::filesystem::path(path_).parent_path());
   std::ofstream(path_) << "precious";
-  EXPECT_FALSE(ControlServer::Open(path_).ok());
+  EXPECT_FALSE(ControlServer::Open(path_, {::geteuid(), ::getegid()}).ok());
   EXPECT_EQ(std::filesystem::file_size(path_), 8u);
 }
 

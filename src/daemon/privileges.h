@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_DAEMON_PRIVILEGES_H_
+#define UTPROXY_DAEMON_PRIVILEGES_H_
+
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "daemon/seccomp_filter.h"
+
+namespace utproxy {
+
+// The user that the daemon becomes where it is started as root and such a user exists.
+inline constexpr char kDefaultUser[] = "utproxy";
+
+struct Account {
+  std::string name;
+  uid_t uid = 0;
+  gid_t gid = 0;
+};
+
+// "NAME", "NAME:GROUP", or numbers in the place of names; without GROUP the user's own.
+// InvalidArgument where there is no such user or group.
+absl::StatusOr<Account> ParseAccount(absl::string_view text);
+// Of a name or a number.
+absl::StatusOr<gid_t> ParseGroup(absl::string_view text);
+// kDefaultUser, where this process is root's and there is such a user.
+std::optional<Account> DefaultAccount();
+
+struct Privileges {
+  std::optional<Account> account;  // nullopt: whoever it is
+  SeccompMode seccomp = SeccompMode::kKill;
+  // Sockets are taken from their owners (SocketOwners): keeps CAP_SYS_PTRACE and
+  // CAP_DAC_READ_SEARCH, and pidfd_getfd in the filter.
+  bool takes_sockets = false;
+};
+
+// Gives up for good all that the daemon needs no more once its sockets are bound and its BPF
+// programs loaded: becomes the account, without supplementary groups; keeps of all capabilities
+// CAP_NET_ADMIN only, and none in the bounding set where that can be changed (CAP_SETPCAP);
+// no_new_privs; and, but with SeccompMode::kOff, which is for debuggers, neither core dumps nor
+// other processes of the same user looking into it, and the system call filter.
+//
+// For the process's only thread: those made later inherit it. After an error the process may have
+// given up a part, and should end.
+absl::Status GiveUpPrivileges(const Privileges& privileges);
+
+}  // namespace utproxy
+
+#endif  // UTPROXY_DAEMON_PRIVILEGES_H_

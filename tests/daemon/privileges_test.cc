@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "daemon/privileges.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/capability.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <functional>
+#include <thread>
+
+namespace utproxy {
+namespace {
+
+constexpr int kNotGivenUp = 100;
+
+// The wait status of a child that gives up its privileges and exits with what `act` returns.
+int After(SeccompMode mode, const std::function<int()>& act) {
+  const absl::StatusOr<Account> nobody = ParseAccount("nobody");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const rlimit none{0, 0};  // what SIGSYS leaves is of no interest
+    (void)::setrlimit(RLIMIT_CORE, &none);
+    const Privileges privileges{.account = *nobody, .seccomp = mode, .takes_sockets = false};
+    ::_exit(GiveUpPrivileges(privileges).ok() ? act() : kNotGivenUp);
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return status;
+}
+
+// errno, or 0.
+int Errno(long result) { return result < 0 ? errno : 0; }
+
+class PrivilegesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "giving up privileges takes having them: run as root";
+    if (!ParseAccount("nobody").ok()) GTEST_SKIP() << "there is no user nobody";
+  }
+  static void ExpectError(int error, const std::function<int()>& act) {
+    const int status = After(SeccompMode::kKill, act);
+    ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+    EXPECT_EQ(WEXITSTATUS(status), error);
+  }
+  static void ExpectKilled(const std::function<int()>& act) {
+    const int status = After(SeccompMode::kKill, act);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "exit " << WEXITSTATUS(status);
+    EXPECT_EQ(WTERMSIG(status), SIGSYS);
+  }
+};
+
+TEST_F(PrivilegesTest, IsTheUserForGood) {
+  ExpectError(0, [] {
+    const uid_t nobody = ParseAccount("nobody")->uid;
+    return ::getuid() == nobody && ::geteuid() == nobody ? 0 : 1;
+  });
+  ExpectKilled([] { return Errno(::setuid(0)); });
+}
+
+TEST_F(PrivilegesTest, HasNetAdminAndNoMore) {
+  const int status = After(SeccompMode::kOff, [] {
+    cap_t caps = cap_get_proc();
+    for (cap_value_t each = 0; cap_get_bound(each) >= 0; ++each) {
+      for (const cap_flag_t set : {CAP_PERMITTED, CAP_EFFECTIVE, CAP_INHERITABLE}) {
+        cap_flag_value_t value = CAP_CLEAR;
+        (void)cap_get_flag(caps, each, set, &value);
+        const bool kept = each == CAP_NET_ADMIN && set != CAP_INHERITABLE;
+        if ((value == CAP_SET) != kept) return 1;
+      }
+      if (cap_get_bound(each) != 0 || cap_get_ambient(each) != 0) return 2;
+    }
+    cap_free(caps);
+    return ::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ? 0 : 3;
+  });
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+TEST_F(PrivilegesTest, DumpsNoCore) {
+  ExpectError(0, [] { return ::prctl(PR_GET_DUMPABLE); });
+}
+
+TEST_F(PrivilegesTest, ReadsNoSecretsAndWritesNoFiles) {
+  if (::access("/etc/shadow", R_OK) != 0) GTEST_SKIP() << "there is no /etc/shadow";
+  ExpectError(EACCES, [] { return Errno(::open("/etc/shadow", O_RDONLY | O_CLOEXEC)); });
+  ExpectError(0, [] { return Errno(::open("/etc/passwd", O_RDONLY | O_CLOEXEC)); });
+  ExpectKilled(
+      [] { return Errno(::open("/tmp/utp-never", O_WRONLY | O_CREAT | O_CLOEXEC, 0600)); });
+}
+
+TEST_F(PrivilegesTest, StartsNoProgram) {
+  ExpectKilled([] {
+    char name[] = "/bin/true";
+    char* const argv[] = {name, nullptr};
+    return Errno(::execv(name, argv));
+  });
+  ExpectKilled([] { return Errno(::fork()); });
+}
+
+TEST_F(PrivilegesTest, LooksIntoNoProcess) {
+  ExpectKilled([] { return Errno(::ptrace(PTRACE_ATTACH, ::getppid(), nullptr, nullptr)); });
+  ExpectKilled([] { return Errno(::kill(::getpid() + 1, SIGTERM)); });
+  ExpectKilled([] { return Errno(::syscall(SYS_pidfd_open, ::getpid(), 0)); });
+}
+
+TEST_F(PrivilegesTest, OpensNoSocketsOfTheNetwork) {
+  ExpectKilled([] { return Errno(::socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)); });
+  ExpectKilled([] { return Errno(::socket(AF_PACKET, SOCK_RAW, 0)); });
+  ExpectKilled([] { return Errno(::socket(AF_INET, SOCK_STREAM, 0)); });
+  ExpectError(0, [] { return Errno(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 4)); });
+}
+
+TEST_F(PrivilegesTest, EntersNoNamespaceAndLoadsNoProgram) {
+  ExpectKilled([] { return Errno(::unshare(CLONE_NEWUSER)); });
+  ExpectKilled([] { return Errno(::syscall(SYS_bpf, 5 /* BPF_PROG_LOAD */, nullptr, 0)); });
+}
+
+TEST_F(PrivilegesTest, StillMakesThreads) {
+  ExpectError(0, [] {
+    int done = 1;
+    std::thread([&done] { done = 0; }).join();
+    return done;
+  });
+}
+
+TEST_F(PrivilegesTest, LogModeLetsItPass) {
+  const int status =
+      After(SeccompMode::kLog, [] { return Errno(::socket(AF_INET, SOCK_STREAM, 0)); });
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+TEST(ParseAccountTest, TakesNamesAndNumbers) {
+  const absl::StatusOr<Account> root = ParseAccount("root");
+  ASSERT_TRUE(root.ok());
+  EXPECT_EQ(root->uid, 0u);
+  EXPECT_EQ(root->gid, 0u);
+  EXPECT_EQ(ParseAccount("root:12")->gid, 12u);
+  EXPECT_EQ(ParseAccount("4000000000")->uid, 4000000000u);
+  for (const char* wrong : {"", "no such user", "root:", "root:no such group", "4294967295"}) {
+    EXPECT_FALSE(ParseAccount(wrong).ok()) << wrong;
+  }
+}
+
+}  // namespace
+}  // namespace utproxy
