@@ -2,8 +2,8 @@
 #include <absl/strings/str_cat.h>
 #include <poll.h>
 #include <sys/signalfd.h>
-#include <systemd/sd-daemon.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <memory>
@@ -19,6 +19,7 @@
 #include "daemon_words.h"
 #include "printable.h"
 #include "ruleset/ruleset.h"
+#include "service_manager.h"
 #include "target_options.h"
 #include "values.h"
 
@@ -39,6 +40,8 @@ absl::StatusOr<UniqueFd> BlockSignals() {
   if (!fd.valid()) return ErrnoStatus(errno, "open signalfd");
   return fd;
 }
+
+constexpr uint64_t kStatusTicks = 10;
 
 class RunCommand : public Command {
  public:
@@ -89,9 +92,9 @@ class RunCommand : public Command {
     ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon, Daemon::Start(options_));
     for (const std::string& w : daemon->warnings()) Log(env, LogLevel::kWarning, w);
     env.err << "utproxy: ready: " << TargetsText() << std::endl;
-    (void)::sd_notify(0, "READY=1");
+    manager_.Ready(daemon->Summary());
     absl::Status status = Loop(signals.get(), *daemon, env);
-    (void)::sd_notify(0, "STOPPING=1");
+    manager_.Stopping();
     status.Update(daemon->Stop());
     RETURN_IF_ERROR(status);
     return kExitOk;
@@ -130,8 +133,7 @@ class RunCommand : public Command {
       return Log(env, LogLevel::kWarning,
                  "SIGHUP: the target came from the command line, which can't be read again");
     }
-    (void)::sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld",
-                       static_cast<long long>(MonotonicNs() / 1000));
+    manager_.Reloading();
     const absl::Status status = TryReload(daemon, env);
     if (!status.ok()) {
       Log(env, LogLevel::kError, status.message());
@@ -139,7 +141,7 @@ class RunCommand : public Command {
       if (!RemedyOf(status).empty()) Log(env, LogLevel::kError, RemedyOf(status));
       Log(env, LogLevel::kError, "reload refused: the configuration before goes on");
     }
-    (void)::sd_notify(0, "READY=1");
+    manager_.Ready(daemon.Summary());
   }
 
   absl::Status TryReload(Daemon& daemon, Environment& env) {
@@ -214,22 +216,44 @@ class RunCommand : public Command {
     if (level <= log_level_) env.err << "utproxy: " << Printable(sentence) << std::endl;
   }
 
+  absl::Status Tick(Daemon& daemon, Environment& env) {
+    RETURN_IF_ERROR(daemon.Health());
+    for (const std::string& sentence : daemon.Tick()) Log(env, LogLevel::kWarning, sentence);
+    if (++ticks_ % kStatusTicks == 0) manager_.Status(daemon.Summary());
+    return absl::OkStatus();
+  }
+
+  void Watch(Daemon& daemon, Environment& env) {
+    for (const std::string& name : manager_.Watch(daemon.Beats(), MonotonicNs())) {
+      Log(env, LogLevel::kError,
+          absl::StrCat(name,
+                       ": its thread is stuck; the service manager is told no more that all "
+                       "is well"));
+    }
+  }
+
   // Until SIGTERM or SIGINT, or until a queue is served no more.
   absl::Status Loop(int signal_fd, Daemon& daemon, Environment& env) {
+    const int64_t watch_ns = manager_.watch_every_ns();
     int64_t next_tick_ns = MonotonicNs() + kNsPerSec;
+    int64_t next_watch_ns = watch_ns > 0 ? MonotonicNs() : INT64_MAX;
     while (true) {
       pollfd fd{.fd = signal_fd, .events = POLLIN, .revents = 0};
-      const int64_t wait_ms = (next_tick_ns - MonotonicNs()) / kNsPerMs + 1;
+      const int64_t next_ns = std::min(next_tick_ns, next_watch_ns);
+      const int64_t wait_ms = (next_ns - MonotonicNs()) / kNsPerMs + 1;
       (void)::poll(&fd, 1, wait_ms > 0 ? static_cast<int>(wait_ms) : 0);
       signalfd_siginfo info{};
       if (::read(signal_fd, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo != SIGHUP) return absl::OkStatus();
         Reload(daemon, env);
       }
+      if (MonotonicNs() >= next_watch_ns) {
+        next_watch_ns = MonotonicNs() + watch_ns;
+        Watch(daemon, env);
+      }
       if (MonotonicNs() < next_tick_ns) continue;
       next_tick_ns = MonotonicNs() + kNsPerSec;
-      RETURN_IF_ERROR(daemon.Health());
-      for (const std::string& sentence : daemon.Tick()) Log(env, LogLevel::kWarning, sentence);
+      RETURN_IF_ERROR(Tick(daemon, env));
     }
   }
 
@@ -240,6 +264,8 @@ class RunCommand : public Command {
   bool check_only_ = false;
   DaemonOptions options_;
   LogLevel log_level_ = LogLevel::kInfo;
+  ServiceManager manager_;
+  uint64_t ticks_ = 0;
 };
 
 }  // namespace

@@ -192,6 +192,25 @@ absl::Status Daemon::Health() const {
   return absl::OkStatus();
 }
 
+std::vector<Beat> Daemon::Beats() {
+  std::vector<Beat> beats = {{"the mirror of sockets", mirror_->beats()}};
+  for (const auto& queue : serving_.queues) {
+    beats.push_back({absl::StrCat("queue ", queue->number()), queue->worker().beats()});
+    queue->Probe();
+  }
+  return beats;
+}
+
+std::string Daemon::Summary() const {
+  StatsTotals totals = serving_.past_of_gone;
+  for (const auto& [name, past] : serving_.past) totals.Add(past);
+  for (const auto& queue : serving_.queues) totals.Add(queue->Totals());
+  uint64_t lost = 0;
+  for (const uint64_t count : last_losses_.counts) lost += count;
+  return absl::StrCat(totals.packets, " packets, ", totals.dropped, " dropped, ", lost, " lost; ",
+                      serving_.queues.size(), " queues");
+}
+
 absl::Status Daemon::Stop() {
   absl::Status status;
   // The kernel empties all queues when a chain goes, so first only the rules do; then the queues

@@ -20,6 +20,7 @@
 #include "daemon/losses.h"
 #include "daemon/metrics_server.h"
 #include "daemon/privileges.h"
+#include "daemon/progress.h"
 #include "daemon/served_queue.h"
 #include "daemon/target.h"
 #include "daemon/trace_stream.h"
@@ -75,6 +76,13 @@ class Daemon {
 
   // An error once a queue's thread has ended: its packets are lost from then on.
   absl::Status Health() const;
+
+  // What tells that the threads without which no packet is decided go on: the mirror's, and each
+  // queue's. Each call has those that wait for packets go round once, so that the next one sees it.
+  std::vector<Beat> Beats();
+
+  // In a line: packets so far, dropped and lost ones.
+  std::string Summary() const;
 
   // Takes the rules away, answers every queued packet, ends the threads. The first error, if any;
   // it goes on after errors. A second call does nothing.

@@ -62,6 +62,8 @@ class ServedQueue : private BatchObserver {
 
   // Answers what is in the queue, and unbinds it.
   absl::Status Stop() { return worker_->Stop(); }
+  // Any thread.
+  void Probe() { worker_->Probe(); }
 
   uint16_t number() const { return worker_->number(); }
   const QueueWorker& worker() const { return *worker_; }

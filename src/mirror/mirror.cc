@@ -200,6 +200,7 @@ void Mirror::VerifySome(absl::Span<const Socket> missing) {
 }
 
 void Mirror::TakeNews() {
+  counters_.beats.fetch_add(1, std::memory_order_relaxed);
   TakeFeed();
   TakeEvents();
 }

@@ -76,10 +76,13 @@ class Mirror {
   const UdpEpochs& udp_epochs() const { return epochs_; }
   Feed& feed() { return *feed_; }
   MirrorStats stats() const;
+  // Rises while the mirror's thread goes on, at least once a second or so, during dumps too.
+  uint64_t beats() const { return counters_.beats.load(std::memory_order_relaxed); }
 
  private:
   struct Counters {
-    std::atomic<uint64_t> destroy_events{0}, lost_events{0}, learned{0}, rejected{0}, failures{0};
+    std::atomic<uint64_t> destroy_events{0}, lost_events{0}, learned{0}, rejected{0}, failures{0},
+        beats{0};
     std::atomic<int64_t> last_refresh_ns{0}, last_sweep_ns{0}, sweep_cost_ns{0};
   };
 

@@ -135,6 +135,7 @@ absl::Status QueueWorker::Loop() {
   while (!stop_.load(std::memory_order_acquire)) {
     ASSIGN_OR_RETURN(const NfQueue::Received received, Step(/*wait=*/true));
     (void)received;
+    beats_.Add(1);
   }
   return Drain();
 }

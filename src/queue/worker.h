@@ -58,6 +58,11 @@ class QueueWorker {
 
   // False once the thread has ended, by Stop or by an error that Stop tells of.
   bool running() const { return running_.load(std::memory_order_acquire); }
+  // Rises while the thread goes on: with each batch, every five seconds without packets, and soon
+  // after Probe(). Any thread.
+  uint64_t beats() const { return beats_.value(); }
+  // Has a thread that waits for packets go round once. Any thread.
+  void Probe() { queue_->Wake(); }
   uint16_t number() const { return queue_->number(); }
   const WorkerCounters& counters() const { return counters_; }
 
@@ -94,6 +99,7 @@ class QueueWorker {
   std::array<QueuedPacket, kBatch> packets_;
   std::array<Decision, kBatch> decisions_;
   VerdictBuffer verdicts_;
+  Counter beats_;
   WorkerCounters counters_;
 };
 

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#ifndef UTPROXY_TOOLS_SERVICE_MANAGER_H_
+#define UTPROXY_TOOLS_SERVICE_MANAGER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "daemon/progress.h"
+
+namespace utproxy::tools {
+
+// What is told to systemd, or whoever else reads NOTIFY_SOCKET (sd_notify(3)); nothing where nobody
+// does. One thread.
+class ServiceManager {
+ public:
+  // Reads WATCHDOG_USEC.
+  ServiceManager();
+
+  void Ready(const std::string& status) const;
+  // Before a reload, which Ready() ends.
+  void Reloading() const;
+  void Stopping() const;
+  void Status(const std::string& status) const;
+
+  // How often Watch() is to be called; 0 where nobody wants it to be.
+  int64_t watch_every_ns() const { return watchdog_ns_ / 4; }
+  // Says that the daemon is alive, but only where all threads have made progress within half of
+  // the time after which the service manager ends it. Returns those that have newly got stuck.
+  std::vector<std::string> Watch(const std::vector<Beat>& beats, int64_t now_ns);
+
+ private:
+  int64_t watchdog_ns_ = 0;
+  Progress progress_;
+  std::vector<std::string> stuck_;
+};
+
+}  // namespace utproxy::tools
+
+#endif  // UTPROXY_TOOLS_SERVICE_MANAGER_H_
