@@ -194,6 +194,18 @@ void TargetOptions::AddFastPath(OptionTable& table) {
 }
 
 void TargetOptions::AddFailOpen(OptionTable& table) {
+  table.Value(
+      "--fail", "closed|open",
+      "what becomes of packets when the queue is full, or utproxy ends suddenly: closed, they "
+      "are dropped; open, they pass unproxied. Default: a full queue drops, installed rules "
+      "go with utproxy",
+      [this](absl::string_view text) -> absl::Status {
+        if (text != "closed" && text != "open") {
+          return absl::InvalidArgumentError("must be closed or open");
+        }
+        fail_ = std::string(text);
+        return absl::OkStatus();
+      });
   table.Flag("--fail-open", "a full queue lets packets pass unproxied instead of dropping them",
              &target.queue.fail_open);
 }
@@ -274,8 +286,21 @@ absl::Status TargetOptions::CheckFamilies() const {
                                  ": not of the family of --src ", CidrToString(match.src.front())));
 }
 
+// Both ways for packets to pass that --fail closes or opens.
+absl::Status TargetOptions::ApplyFail() {
+  RulesetSpec& spec = target.ruleset;
+  if (fail_ == "closed" && (target.queue.fail_open || spec.queue_bypass)) {
+    return UsageError(absl::StrCat("--fail closed: excludes ",
+                                   target.queue.fail_open ? "--fail-open" : "--queue-bypass"));
+  }
+  spec.outlives = fail_ == "closed";
+  if (fail_ == "open") target.queue.fail_open = spec.queue_bypass = true;
+  return absl::OkStatus();
+}
+
 absl::Status TargetOptions::Finish() {
   RETURN_IF_ERROR(CheckFamilies());
+  RETURN_IF_ERROR(ApplyFail());
   RulesetSpec& spec = target.ruleset;
   if (!spec.local_output) {
     const char* exclusion = !spec.exclude_marks.empty()     ? "--exclude-mark"

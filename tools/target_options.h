@@ -28,9 +28,9 @@ class TargetOptions {
   void AddQueueRule(OptionTable& table);
   // --fast-path.
   void AddFastPath(OptionTable& table);
-  // --fail-open, for commands that have no AddQueueTuning.
+  // --fail and --fail-open, for commands that have no AddQueueTuning.
   void AddFailOpen(OptionTable& table);
-  // --queue-maxlen, --copy-range, --rcvbuf, --fail-open, --cpu: how they are read.
+  // --queue-maxlen, --copy-range, --rcvbuf, --fail, --fail-open, --cpu: how they are read.
   void AddQueueTuning(OptionTable& table);
   // --proto, --dport, --iif, --src, --dst, --not-src, --not-dst, --table, --local-output,
   // --exclude-*.
@@ -64,6 +64,7 @@ class TargetOptions {
   absl::Status SetQueueNumber(absl::string_view text);
   absl::Status SetQueueBalance(absl::string_view text);
   absl::Status CheckFamilies() const;
+  absl::Status ApplyFail();
 
   bool mark_given_ = false;
   bool on_ip4_given_ = false;
@@ -71,6 +72,7 @@ class TargetOptions {
   bool queue_num_given_ = false;
   bool queue_balance_given_ = false;
   std::string first_install_option_;
+  std::string fail_;  // as it was said
 };
 
 }  // namespace utproxy::tools

@@ -162,10 +162,10 @@ std::vector<std::string> Daemon::warnings() const {
 
 std::vector<std::string> Daemon::Tick() {
   if (steering_) steering_->Expire(MonotonicNs());
-  const Losses now = CountLosses();
-  std::vector<std::string> sentences = DescribeGrowth(last_losses_, now);
-  last_losses_ = now;
+  last_losses_ = CountLosses();
+  std::vector<std::string> sentences = loss_log_.Tell(last_losses_, MonotonicNs());
   WarnOfOtherProtocols(&sentences);
+  WarnOfQueuedAgain(&sentences);
   return sentences;
 }
 
@@ -182,6 +182,21 @@ void Daemon::WarnOfOtherProtocols(std::vector<std::string>* sentences) {
   sentences->push_back(
       "packets that are neither TCP nor UDP were dropped (reason not_tcp_or_udp): the queue rule "
       "takes them too, ICMP and neighbour discovery among them. Give it -p tcp or -p udp");
+}
+
+// With --local-output this host's own packets come with the mark, as they should.
+void Daemon::WarnOfQueuedAgain(std::vector<std::string>* sentences) {
+  uint64_t again = 0;
+  for (const auto& queue : serving_.queues) {
+    const std::shared_ptr<const Target> target = queue->target();
+    if (target->policy.mark_mask == 0 || target->ruleset.local_output) continue;
+    again += queue->worker().counters().marked_before.value();
+  }
+  if (again == 0 || warned_of_queued_again_) return;
+  warned_of_queued_again_ = true;
+  sentences->push_back(
+      "packets come with the target's mark already (\"marked_before\" in 'utproxy stats -j'): a "
+      "second rule queues what has been decided, or something else sets that mark");
 }
 
 absl::Status Daemon::Health() const {

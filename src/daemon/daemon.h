@@ -70,8 +70,8 @@ class Daemon {
   // everything is as before. Returns sentences about what could not be changed, or not be done.
   absl::StatusOr<std::vector<std::string>> Reload(std::vector<Target> targets);
 
-  // About once a second: ends idle steering entries. Returns sentences about losses that have
-  // grown since the last call, for the log.
+  // About once a second: ends idle steering entries. Returns sentences about losses for
+  // the log, at a bounded rate.
   std::vector<std::string> Tick();
 
   // An error once a queue's thread has ended: its packets are lost from then on.
@@ -150,6 +150,7 @@ class Daemon {
   absl::StatusOr<Target> FindTarget(const std::string& name) const;
   void ExplainSteering(const Packet& packet, Explanation* explanation);
   void WarnOfOtherProtocols(std::vector<std::string>* sentences);
+  void WarnOfQueuedAgain(std::vector<std::string>* sentences);
   Losses CountLosses() const;
 
   const DaemonOptions options_;
@@ -166,7 +167,9 @@ class Daemon {
   std::unique_ptr<MetricsServer> metrics_;
   std::atomic<int> trace_readers_{0};
   Losses last_losses_;
+  LossLog loss_log_;
   bool warned_of_protocols_ = false;
+  bool warned_of_queued_again_ = false;
 };
 
 }  // namespace utproxy

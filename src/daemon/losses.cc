@@ -18,7 +18,9 @@ constexpr LossText kTexts[kLossCount] = {
     {"netlink_overrun", "packets were dropped as the socket buffer was full: raise --rcvbuf"},
     {"flushed",
      "packets were dropped by the kernel while they were being decided: some program "
-     "removed a chain from this network namespace, which empties every queue"},
+     "removed a chain from this network namespace, which empties every queue, or the interface "
+     "went "
+     "down that they came in by"},
     {"verdict_errors", "verdicts were refused by the kernel"},
     {"verdicts_unsent", "verdicts could not be sent to the kernel"},
     {"receive_errors", "reads from the queue failed"},
@@ -40,11 +42,14 @@ Json ToJson(const Losses& losses) {
   return json;
 }
 
-std::vector<std::string> DescribeGrowth(const Losses& before, const Losses& now) {
+std::vector<std::string> LossLog::Tell(const Losses& now, int64_t now_ns) {
   std::vector<std::string> sentences;
   for (size_t i = 0; i < kLossCount; ++i) {
-    if (now.counts[i] <= before.counts[i]) continue;
-    sentences.push_back(absl::StrCat(now.counts[i] - before.counts[i], " ", kTexts[i].sentence));
+    if (now.counts[i] <= told_.counts[i]) continue;
+    if (told_ns_[i] != 0 && now_ns - told_ns_[i] < kEveryNs) continue;
+    sentences.push_back(absl::StrCat(now.counts[i] - told_.counts[i], " ", kTexts[i].sentence));
+    told_.counts[i] = now.counts[i];
+    told_ns_[i] = now_ns;
   }
   return sentences;
 }

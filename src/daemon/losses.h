@@ -18,7 +18,8 @@ namespace utproxy {
 enum class Loss : uint8_t {
   kQueueFull,       // the kernel's queue was full
   kNetlinkOverrun,  // the socket's buffer was full
-  kFlushed,         // the kernel dropped it while it was being decided (a hook unregistered)
+  kFlushed,         // the kernel dropped it while it was being decided (a hook was unregistered, or
+                    // the interface it came in by went down)
   kVerdictError,    // the kernel refused the verdict
   kVerdictUnsent,   // the verdict could not be sent
   kReceiveError,    // reading the queue failed
@@ -41,8 +42,21 @@ struct Losses {
 
 // {"queue_full": 0, ...}.
 Json ToJson(const Losses& losses);
-// A sentence, with what to do, for each count that has grown.
-std::vector<std::string> DescribeGrowth(const Losses& before, const Losses& now);
+
+// What the log says of losses: at a bounded rate, however fast they grow and however long that
+// goes on, and in the end all of them. One thread.
+class LossLog {
+ public:
+  static constexpr int64_t kEveryNs = 10'000'000'000;
+
+  // A sentence, with what to do, for each count that has grown since it was told of: at once, but
+  // no more than one of a kind within kEveryNs. `now_ns`: CLOCK_MONOTONIC.
+  std::vector<std::string> Tell(const Losses& now, int64_t now_ns);
+
+ private:
+  Losses told_;
+  std::array<int64_t, kLossCount> told_ns_{};  // 0: never
+};
 
 }  // namespace utproxy
 

@@ -188,6 +188,11 @@ void Daemon::CloseQueues(Change* change) {
 
 void Daemon::FinishRules(Change* change) {
   if (!ruleset_ || !change->rules_change) return;
+  if (!change->specs.empty() && AnyOutlives(change->specs) != ruleset_->outlives()) {
+    change->sentences.push_back(
+        absl::StrCat("fail: the rules ", ruleset_->outlives() ? "still outlive" : "do not outlive",
+                     " a daemon that ends suddenly: that changes with a restart"));
+  }
   const absl::Status status = ruleset_->Finish(change->specs);
   if (!status.ok()) change->sentences.push_back(std::string(status.message()));
   const std::vector<std::string>& warnings = ruleset_->warnings();

@@ -47,6 +47,7 @@ void StatsTotals::Add(const WorkerCounters& worker) {
   accepted += worker.accepted.value();
   dropped += worker.dropped.value();
   marked += worker.marked.value();
+  marked_before += worker.marked_before.value();
   for (size_t i = 0; i < reasons.size(); ++i) reasons[i] += worker.reasons[i].value();
   for (size_t i = 0; i < decide_ns.size(); ++i) decide_ns[i] += worker.decide_ns_packets.bucket(i);
 }
@@ -66,9 +67,10 @@ template <typename Op>
 void StatsTotals::Combine(const StatsTotals& other, Op op) {
   for (const auto member :
        {&StatsTotals::packets, &StatsTotals::bytes, &StatsTotals::accepted, &StatsTotals::dropped,
-        &StatsTotals::marked, &StatsTotals::by_mirror, &StatsTotals::by_cache,
-        &StatsTotals::by_exact, &StatsTotals::over_budget, &StatsTotals::exact_queries,
-        &StatsTotals::time_wait_ended, &StatsTotals::time_wait_end_failed, &StatsTotals::steered}) {
+        &StatsTotals::marked, &StatsTotals::marked_before, &StatsTotals::by_mirror,
+        &StatsTotals::by_cache, &StatsTotals::by_exact, &StatsTotals::over_budget,
+        &StatsTotals::exact_queries, &StatsTotals::time_wait_ended,
+        &StatsTotals::time_wait_end_failed, &StatsTotals::steered}) {
     this->*member = op(this->*member, other.*member);
   }
   std::transform(reasons.begin(), reasons.end(), other.reasons.begin(), reasons.begin(), op);
@@ -83,7 +85,10 @@ void StatsTotals::Subtract(const StatsTotals& other) { Combine(other, std::minus
 void StatsTotals::PutInto(Json* json) const {
   (*json)["packets"] = packets;
   (*json)["bytes"] = bytes;
-  (*json)["verdicts"] = {{"accept", accepted}, {"drop", dropped}, {"marked", marked}};
+  (*json)["verdicts"] = {{"accept", accepted},
+                         {"drop", dropped},
+                         {"marked", marked},
+                         {"marked_before", marked_before}};
   Json& by_reason = (*json)["reasons"];
   for (size_t i = 0; i < reasons.size(); ++i) {
     by_reason[ReasonName(static_cast<Reason>(i))] = reasons[i];

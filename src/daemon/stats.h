@@ -22,7 +22,7 @@ namespace utproxy {
 
 // What queues have done; sums of counters. A plain value.
 struct StatsTotals {
-  uint64_t packets = 0, bytes = 0, accepted = 0, dropped = 0, marked = 0;
+  uint64_t packets = 0, bytes = 0, accepted = 0, dropped = 0, marked = 0, marked_before = 0;
   std::array<uint64_t, kReasonCount> reasons{};
   uint64_t by_mirror = 0, by_cache = 0, by_exact = 0, over_budget = 0, exact_queries = 0;
   uint64_t time_wait_ended = 0, time_wait_end_failed = 0, steered = 0;

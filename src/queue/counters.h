@@ -48,7 +48,8 @@ struct alignas(64) WorkerCounters {
   Counter bytes;     // of whole packets, from the IP header, whatever part was copied
   Counter accepted;  // by decision; whether the verdict came through is counted below
   Counter dropped;
-  Counter marked;  // accepted with a mark other than the one they came with
+  Counter marked;         // accepted with a mark other than the one they came with
+  Counter marked_before;  // hits that came with the very mark, other than 0, that they were to get
   std::array<Counter, kReasonCount> reasons;
 
   Counter verdicts_gone;   // ENOENT: the kernel had dropped the packet (a hook was unregistered)

@@ -259,6 +259,7 @@ void QueueWorker::Answer(const QueuedPacket& packet, const Decision& decision) {
   }
   counters_.accepted.Add(1);
   if (decision.mark == packet.packet.mark) {
+    if (decision.mark != 0 && IsHit(decision.reason)) counters_.marked_before.Add(1);
     verdicts_.Accept(packet.id);
   } else {
     counters_.marked.Add(1);

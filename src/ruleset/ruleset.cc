@@ -125,7 +125,8 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
 
   const std::vector<DeliveryItem> wanted = WantedDelivery(specs);
   ASSIGN_OR_RETURN(DeliveryChange change, AddDelivery(route, wanted));
-  const NftInstall install{comment, owned && features.owner, replace, dialect};
+  const NftInstall install{comment, owned && features.owner && !AnyOutlives(specs), replace,
+                           dialect};
   if (absl::Status status = InstallTable(nft, chains, install); !status.ok()) {
     (void)DeleteDelivery(route, change.added);
     return status;
@@ -139,6 +140,11 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
 }
 
 }  // namespace
+
+bool AnyOutlives(absl::Span<const RulesetSpec> specs) {
+  return std::any_of(specs.begin(), specs.end(),
+                     [](const RulesetSpec& spec) { return spec.outlives; });
+}
 
 absl::Status FastPathKernel() {
   utsname kernel{};
@@ -163,6 +169,7 @@ absl::StatusOr<InstalledRuleset> InstalledRuleset::Install(absl::Span<const Rule
   ASSIGN_OR_RETURN(Installed installed, DoInstall(specs, true));
   InstalledRuleset ruleset(std::move(installed.nft), installed.dialect,
                            std::move(installed.chains));
+  ruleset.outlives_ = AnyOutlives(specs);
   ruleset.warnings_ = std::move(installed.warnings);
   return ruleset;
 }

@@ -32,8 +32,9 @@
 namespace utproxy {
 
 // A ruleset that lives with this process: the table is bound to a netlink socket held here
-// (NFT_TABLE_F_OWNER), so it vanishes with the process however that ends. Policy rules and routes
-// cannot be bound so: those of a killed process stay, harmless, until the next one adopts them.
+// (NFT_TABLE_F_OWNER), so it vanishes with the process however that ends; where a spec says
+// `outlives` it is not, and stays, as does what fails closed. Policy rules and routes cannot be
+// bound so: those of a killed process stay, harmless, until the next one adopts them.
 // For one thread at a time; may be moved to another thread of the same network namespace.
 class InstalledRuleset {
  public:
@@ -67,6 +68,9 @@ class InstalledRuleset {
   // Takes away everything of ours, also what a killed process left. Idempotent.
   absl::Status Remove();
 
+  // Whether the table stays where the process ends suddenly. Settled by Install().
+  bool outlives() const { return outlives_; }
+
   // The socket that the table is bound to, for the sets of the fast path (fast_path_sets.h). Not
   // while another function of this runs; not after Remove().
   NetlinkSocket* nft() { return nft_.get(); }
@@ -79,11 +83,15 @@ class InstalledRuleset {
 
   std::unique_ptr<NetlinkSocket> nft_;  // null once removed or moved from
   NftDialect dialect_;
+  bool outlives_ = false;
   std::vector<Chain> chains_;
   std::vector<std::string> live_bases_;
   std::vector<DeliveryItem> begun_;
   std::vector<std::string> warnings_;
 };
+
+// Whether one of them is to outlive the process.
+bool AnyOutlives(absl::Span<const RulesetSpec> specs);
 
 // `ruleset install`: installs and leaves it, in place of an earlier `ruleset install`. Returns
 // warnings. AlreadyExists where a running utproxy holds the table.

@@ -51,6 +51,10 @@ struct RulesetSpec {
   // Packets that were not decided, or for nobody, can leave the queue too: --on-miss accept,
   // --fail-open, --queue-bypass.
   bool misses_pass = false;
+  // The rules stay where the process ends without Remove(), until the next one takes them over:
+  // what they take is dropped meanwhile, but with queue_bypass. It goes for all targets of a
+  // ruleset where it goes for one.
+  bool outlives = false;
   uint32_t route_table = 100;
   bool local_output = false;
   std::vector<MarkMatch> exclude_marks;
