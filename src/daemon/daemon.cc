@@ -54,9 +54,12 @@ absl::Status Daemon::OpenSockets() {
 }
 
 absl::Status Daemon::GiveUp() {
-  // Without it there are no counts of what the kernel's queues lose. An error is one of the
-  // binding of queues, which says more about it.
-  (void)KeepQueueStatsOpen();
+  if (const absl::Status kept = KeepQueueStatsOpen(); !kept.ok()) {
+    warnings_.push_back(
+        absl::StrCat("what the kernel's queues lose can't be counted (queue_full, "
+                     "netlink_overrun): ",
+                     kept.message(), ": start it as root or with CAP_DAC_READ_SEARCH"));
+  }
   Privileges privileges = options_.privileges;
   privileges.takes_sockets = steering_ != nullptr && !steering_->finds_in_kernel();
   return GiveUpPrivileges(privileges);
@@ -157,7 +160,9 @@ void Daemon::StopFastPath() {
 }
 
 std::vector<std::string> Daemon::warnings() const {
-  return ruleset_ ? ruleset_->warnings() : std::vector<std::string>();
+  std::vector<std::string> all = warnings_;
+  if (ruleset_) all.insert(all.end(), ruleset_->warnings().begin(), ruleset_->warnings().end());
+  return all;
 }
 
 std::vector<std::string> Daemon::Tick() {

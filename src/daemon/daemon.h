@@ -88,7 +88,8 @@ class Daemon {
   // it goes on after errors. A second call does nothing.
   absl::Status Stop();
 
-  // What of the installation could not be done and does not matter to the rest: sentences.
+  // What of the start and the installation could not be done and does not matter to the rest:
+  // sentences.
   std::vector<std::string> warnings() const;
 
   // The object of `utproxy stats -j`. Any thread.
@@ -166,6 +167,7 @@ class Daemon {
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<MetricsServer> metrics_;
   std::atomic<int> trace_readers_{0};
+  std::vector<std::string> warnings_;  // of the start
   Losses last_losses_;
   LossLog loss_log_;
   bool warned_of_protocols_ = false;

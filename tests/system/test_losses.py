@@ -11,7 +11,9 @@ from lab import wait_until
 
 PORT, ON_PORT = 8080, 12345
 OTHERS = """
-    table inet other { chain c { type filter hook prerouting priority -300; policy accept; } }
+    table inet other {
+        chain c { type filter hook prerouting priority -300; policy accept; }
+    }
 """
 AGAIN = """
     delete chain inet other c
@@ -107,8 +109,9 @@ def test_socket_buffer_full_is_counted_to_the_packet(router, make_engine):
 
 def test_queued_twice_is_noticed(router, make_engine):
     """A second rule queues what the first one's verdict has marked."""
-    engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT))
+    # Of chains with the same priority the younger one comes first.
     router.router.run("iptables", "-t", "mangle", "-A", "PREROUTING", "-m", "mark", "--mark", "1/1", "-j", "NFQUEUE")
+    engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT))
     with Flow(router, PORT, ON_PORT) as flow:
         wait_until(lambda: len(flow.proxied) > 20, 10, "packets")
     stats = engine.stats()

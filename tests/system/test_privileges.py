@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from configured import Configured
-from engine import Target, leftovers
+from engine import Target, Utproxy, leftovers
 from lab import ASKED, endpoint
 
 PORT, ON_PORT = 8080, 12345
@@ -236,3 +236,25 @@ def test_reload_as_its_user(open_lab, utproxy):
     assert "user, control_group and seccomp: change with a restart" in said
     assert daemon.stop() == 0
     assert leftovers(open_lab.router) == []
+
+
+def test_started_as_a_user(open_lab, utproxy):
+    """As a unit with User= does it: with a few capabilities and no root. What it can't count without the right it says."""
+    capabilities = "+net_admin,+bpf,+perfmon"
+    words = ["setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups"]
+    os.chown(open_lab.directory, NOBODY.pw_uid, NOBODY.pw_gid)
+    open_lab.listen("udp", ON_PORT)
+    for more, counts in (("", False), (",+dac_read_search", True)):
+        had = capabilities + more
+        engine = Utproxy(open_lab, Target("udp", PORT, on_port=ON_PORT), "install", utproxy)
+        argv = [*words, f"--inh-caps={had}", f"--ambient-caps={had}", *engine.argv()]
+        engine.argv = lambda argv=argv: argv
+        engine.start()
+        answer = open_lab.ask("udp", endpoint(ASKED[4], PORT), "--count", 10)
+        assert (answer["answered"], answer["errors"]) == (10, {}), answer
+        for name, facts in status_of(engine).items():
+            assert int(facts["CapEff"], 16) == int(facts["CapPrm"], 16) == CAP_NET_ADMIN, name
+            assert int(facts["CapInh"], 16) == int(facts["CapAmb"], 16) == 0, name
+        assert ("can't be counted" in engine.process.err()) != counts, engine.process.err()
+        assert engine.stop() == 0
+        assert leftovers(open_lab.router) == [] and not os.path.exists(engine.control)

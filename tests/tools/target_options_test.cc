@@ -126,6 +126,25 @@ TEST(TargetOptions, Queues) {
   EXPECT_EQ(p->target().cpus, (std::vector<int>{1, 0, 4, 5, 6}));
 }
 
+TEST(TargetOptions, Fail) {
+  auto p = Parse({"--on-port", "1"});
+  EXPECT_FALSE(p->target().ruleset.outlives);
+  p = Parse({"--fail", "closed"});
+  ASSERT_EQ(p->error, "");
+  EXPECT_TRUE(p->target().ruleset.outlives);
+  EXPECT_FALSE(p->target().queue.fail_open || p->target().ruleset.queue_bypass);
+  EXPECT_FALSE(p->target().ruleset.misses_pass);
+  p = Parse({"--fail", "open"});
+  ASSERT_EQ(p->error, "");
+  EXPECT_FALSE(p->target().ruleset.outlives);
+  EXPECT_TRUE(p->target().queue.fail_open && p->target().ruleset.queue_bypass);
+  EXPECT_TRUE(p->target().ruleset.misses_pass);
+  EXPECT_EQ(Error({"--fail", "shut"}), "--fail shut: must be closed or open");
+  EXPECT_EQ(Error({"--fail-open", "--fail", "closed"}), "--fail closed: excludes --fail-open");
+  EXPECT_EQ(Error({"--fail", "closed", "--queue-bypass"}),
+            "--fail closed: excludes --queue-bypass");
+}
+
 TEST(TargetOptions, WrongQueues) {
   EXPECT_EQ(Error({"--queue-num", "65536"}), "--queue-num 65536: queue number must be 0 to 65535");
   EXPECT_EQ(Error({"--queue-balance", "1"}),
