@@ -82,13 +82,10 @@ void AddDaemonWords(OptionTable& table, DaemonWords* words) {
   table.Value("--control-group", "GROUP", "who may read at the control socket (the user's group)",
               [words](absl::string_view v) { return Set(ParseGroup(v), &words->control_group); });
   table.Value("--user", "NAME[:GROUP]",
-              absl::StrCat("become it once started; root: stay (", kDefaultUser,
-                           ", where there is such a user)"),
+              absl::StrCat("become it once started (", kDefaultUser, ", where there is one)"),
               [words](absl::string_view v) { return Set(ParseAccount(v), &words->user); });
   table.Value("--seccomp", "MODE",
-              absl::StrCat("for system calls that it has no use for: kill, log, or off, for "
-                           "debuggers (",
-                           UTPROXY_SECCOMP, ")"),
+              absl::StrCat("system calls without use: kill, log, off (", UTPROXY_SECCOMP, ")"),
               [words](absl::string_view v) { return Set(ParseSeccomp(v), &words->seccomp); });
   table.Value("--log-level", "error|warning|info", "what is said on stderr (info)",
               [words](absl::string_view v) { return Set(ParseLogLevel(v), &words->log_level); });

@@ -194,18 +194,15 @@ void TargetOptions::AddFastPath(OptionTable& table) {
 }
 
 void TargetOptions::AddFailOpen(OptionTable& table) {
-  table.Value(
-      "--fail", "closed|open",
-      "what becomes of packets when the queue is full, or utproxy ends suddenly: closed, they "
-      "are dropped; open, they pass unproxied. Default: a full queue drops, installed rules "
-      "go with utproxy",
-      [this](absl::string_view text) -> absl::Status {
-        if (text != "closed" && text != "open") {
-          return absl::InvalidArgumentError("must be closed or open");
-        }
-        fail_ = std::string(text);
-        return absl::OkStatus();
-      });
+  table.Value("--fail", "closed|open",
+              "full queue, sudden end: drop or pass; default: drop if full, pass at the end",
+              [this](absl::string_view text) -> absl::Status {
+                if (text != "closed" && text != "open") {
+                  return absl::InvalidArgumentError("must be closed or open");
+                }
+                fail_ = std::string(text);
+                return absl::OkStatus();
+              });
   table.Flag("--fail-open", "a full queue lets packets pass unproxied instead of dropping them",
              &target.queue.fail_open);
 }
