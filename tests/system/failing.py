@@ -12,7 +12,7 @@ SO_RCVBUFFORCE = 33
 
 
 class Flow:
-    """Senders each with a port of its own, so that each datagram is a new flow's."""
+    """From one socket to one port, every `interval` seconds."""
 
     def __init__(self, lab, port, on_port, interval=0.002, family=4):
         self.sent, self.proxied, self.leaked = {}, {}, {}  # number: CLOCK_MONOTONIC
