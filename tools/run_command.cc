@@ -121,7 +121,7 @@ class RunCommand : public Command {
     options_.control_path = daemon.control.value_or(kDefaultControlPath);
     options_.metrics = daemon.metrics;
     options_.control_group = daemon.control_group;
-    options_.privileges = {.account = daemon.user ? daemon.user : DefaultAccount(),
+    options_.privileges = {.account = daemon.user ? daemon.user : default_account_,
                            .seccomp = daemon.seccomp.value_or(DefaultSeccomp()),
                            .takes_sockets = false};
     for (const std::string& w : configuration.warnings) Log(env, LogLevel::kWarning, w);
@@ -262,6 +262,8 @@ class RunCommand : public Command {
   DaemonWords words_;
   std::string config_path_;
   bool check_only_ = false;
+  // Looked up while this process is still who started it: a reload is another user's.
+  const std::optional<Account> default_account_ = DefaultAccount();
   DaemonOptions options_;
   LogLevel log_level_ = LogLevel::kInfo;
   ServiceManager manager_;

@@ -118,6 +118,11 @@ def test_unit_is_valid(debian):
     assert debian.run("systemd-analyze", "verify", "--man=no", "/lib/systemd/system/utproxy.service") == ""
 
 
+def test_unit_gives_up_what_it_can(debian):
+    """Of 100, the less the safer; what is left are the capabilities and the networks that the daemon is for."""
+    debian.run("systemd-analyze", "security", "--offline=yes", "--threshold=20", "/lib/systemd/system/utproxy.service")
+
+
 def test_user_is_there_and_service_is_not_enabled(debian):
     assert re.search(r"^utproxy:[^:]*:\d+:\d+:.*:/usr/sbin/nologin$", (debian.path / "etc/passwd").read_text(), re.MULTILINE)
     assert not list((debian.path / "etc/systemd/system").glob("*.wants/utproxy.service"))
