@@ -20,6 +20,7 @@ class Contestant:
     name = ""
     queues = False  # whether packets go through a queue that can be filled
     redirects = True  # to another port than the packet's own
+    carried = False  # by rules, all but the first packets of flows: what fills a queue is new flows
 
     def __init__(self, bench):
         self.bench, self.router, self.process = bench, bench.lab.router, None
@@ -128,6 +129,20 @@ class AcceptAll(Queue):
         self.begin([self.bench.build / "bench" / "accept_all", queues, 0] + ([MAXLEN] if fill else []), "ready")
 
 
+class AcceptAllDivert(AcceptAll):
+    """The fast path's rules in front of a queue without a decision: the limit of what carries only the first packet of
+    each flow to user space."""
+    name, carried = "accept-all, fast path", True
+    words = ("--fast-path", "divert", "--iif", "lan0", "--dport", PORT, "--tproxy-mark", "1/1")
+
+    def start(self, steered=True, queues=2, fill=False):
+        self.router.run(self.bench.utproxy, "ruleset", "install", *self.words, "--queue-balance", f"0:{queues - 1}")
+        self.launch(steered, queues, fill)
+
+    def clear(self):
+        self.router.run(self.bench.utproxy, "ruleset", "remove", check=False)
+
+
 class OneByOne(Queue):
     name, redirects = "one recv, one send", False
 
@@ -151,13 +166,14 @@ class Utproxy(Queue):
 
 class UtproxyDivert(Utproxy):
     """With rules of its own, as the fast path is made of rules."""
-    name, options = "utproxy, fast path", ("--fast-path", "divert", "--install", "--iif", "lan0", "--dport", PORT)
+    name, carried = "utproxy, fast path", True
+    options = ("--fast-path", "divert", "--install", "--iif", "lan0", "--dport", PORT)
 
     def start(self, steered=True, queues=2, fill=False):
         self.launch(steered, queues, fill)
 
 
-ALL = [XtTproxy, XtTproxyDivert, NftTproxy, NftTproxyDivert, AcceptAll, OneByOne, Utproxy, UtproxyDivert]
+ALL = [XtTproxy, XtTproxyDivert, NftTproxy, NftTproxyDivert, AcceptAll, AcceptAllDivert, OneByOne, Utproxy, UtproxyDivert]
 
 
 def remarks(lab):

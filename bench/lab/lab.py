@@ -59,8 +59,9 @@ class Bench:
 
     def turn(self, number, queues=False):
         """Those that take part in round `number`, another one first each time."""
-        taking = [c for c in self.contestants if c.name not in self.missing and (c.queues or not queues)]
-        taking = [c for c in taking if not (queues and c.name == goals.FAST)]  # new flows have no fast path
+        taking = [c for c in self.contestants if c.name not in self.missing]
+        if queues:
+            taking = [c for c in taking if c.queues and not c.carried]
         first = number % len(taking)
         return taking[first:] + taking[:first]
 

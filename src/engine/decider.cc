@@ -48,7 +48,7 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
   now_ns_ = MonotonicCoarseNs();
   checks_.Refill(now_ns_);
   budget_.Refill(now_ns_);
-  const int64_t check_cost = budget_.flooded() ? QueryBudget::kFloodedCost : 1;
+  const int64_t check_cost = CheckCost(packets.size());
   unsure_.clear();
   beyond_budget_.clear();
   following_.clear();
@@ -82,6 +82,11 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
     Remember(decisions);
     unsure_.swap(gone_);
   }
+}
+
+int64_t Decider::CheckCost(size_t batch) const {
+  if (budget_.flooded()) return QueryBudget::kFloodedCost;
+  return batch == kBatch ? kBackloggedCheckCost : 1;
 }
 
 // Where there are many, the misses of what is read first for each overlap.

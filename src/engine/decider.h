@@ -52,9 +52,9 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // dropped is asked of the kernel, as far as the budget below goes.
 //
 // Even so a mirror can be late: nothing tells it that IP_TRANSPARENT was switched on or off. So the
-// kernel is asked about sure packets too, up to kChecksPerSecond of them by each worker: below that
-// rate every single decision is the kernel's own, above it the checks fall on any packet alike, and
-// what they find is known from then on.
+// kernel is asked about sure packets too, up to kChecksPerSecond of them by each worker, a quarter
+// of that while packets wait for it: below that rate every single decision is the kernel's own,
+// above it the checks fall on any packet alike, and what they find is known from then on.
 //
 // Questions cost some microseconds each, and a flood must not buy one a packet. Each worker asks
 // about as many packets a second as its QueryRates say, and about an eighth of that, the checks of
@@ -101,6 +101,9 @@ class Decider : public BatchDecider {
  public:
   static constexpr int64_t kChecksPerSecond = 5000;  // about 1 % of a core
   static constexpr int64_t kCheckBurst = 256;
+  // In tokens, in a batch that is full: more packets wait already, and at such a rate the checks
+  // are few among them either way.
+  static constexpr int64_t kBackloggedCheckCost = 4;
 
   // `mirror` and `steering` must outlive this; `steering` null: deliver by mark alone.
   Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Steering* steering,
@@ -112,6 +115,7 @@ class Decider : public BatchDecider {
   const DeciderCounters& counters() const { return counters_; }
 
  private:
+  int64_t CheckCost(size_t batch) const;
   void Prefetch(absl::Span<const QueuedPacket> packets);
   // kGuess: unsure, and decided without the kernel a moment ago. kUnsettled: by the cache, but its
   // flow entry may have gone.

@@ -4,12 +4,16 @@
 
 #include <absl/types/span.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "utproxy/decision.h"
 #include "utproxy/packet.h"
 
 namespace utproxy {
+
+// Packets that are received, decided and answered together, at most.
+inline constexpr size_t kBatch = 64;
 
 // One packet out of the queue.
 struct QueuedPacket {

@@ -8,12 +8,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "queue/batch_decider.h"
 #include "utproxy/decision.h"
 
 namespace utproxy {
-
-// Packets that are received, decided and answered together.
-inline constexpr size_t kBatch = 64;
 
 // Up to kBatch NFQNL_MSG_VERDICT messages, one behind the other as one send takes them. Separate
 // verdicts rather than one NFQNL_MSG_VERDICT_BATCH: each packet has its own verdict and mark, and
