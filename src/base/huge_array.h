@@ -33,7 +33,6 @@ class HugeArray {
   }
 
   bool empty() const { return size_ == 0; }
-  size_t size() const { return size_; }
   T* begin() { return reinterpret_cast<T*>(memory_.data()); }
   T* end() { return begin() + size_; }
   const T* begin() const { return reinterpret_cast<const T*>(memory_.data()); }

@@ -89,6 +89,7 @@ absl::Status CheckQueueCount(const std::vector<Target>& targets) {
 absl::Status Daemon::StartQueues() {
   RETURN_IF_ERROR(CheckQueueCount(options_.targets));
   serving_.targets = std::make_shared<const Targets>(options_.targets);
+  TellSteering();
   for (const Target& target : *serving_.targets) {
     for (uint32_t number = target.queue_first; number <= target.queue_last; ++number) {
       ASSIGN_OR_RETURN(
@@ -98,6 +99,10 @@ absl::Status Daemon::StartQueues() {
     }
   }
   return absl::OkStatus();
+}
+
+void Daemon::TellSteering() {
+  if (steering_) steering_->SetOnePolicy(serving_.targets->size() == 1);
 }
 
 absl::StatusOr<std::shared_ptr<ServedQueue>> Daemon::StartQueue(

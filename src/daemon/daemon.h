@@ -125,6 +125,7 @@ class Daemon {
   absl::Status StartSteering();
   absl::Status GiveUp();
   absl::Status StartQueues();
+  void TellSteering();
   absl::Status StartRules();
   absl::Status StartFastPath();
   absl::StatusOr<std::shared_ptr<ServedQueue>> StartQueue(std::shared_ptr<const Target> target,

@@ -46,15 +46,18 @@ absl::StatusOr<std::vector<std::string>> Daemon::Reload(Targets targets) {
   if (ruleset_ && change.rules_change) RETURN_IF_ERROR(ruleset_->Begin(change.specs));
   StopFastPath();
   last_version_ = change.version;
+  if (steering_) steering_->SetOnePolicy(false);
   BeginQueues(change);
   if (absl::Status status = SwitchRules(change); !status.ok()) {
     for (const auto& queue : change.changed) queue->Undo();
+    TellSteering();
     status.Update(StartFastPath());
     return status;
   }
   WaitForEarlierPackets(change);
   Publish(change);
   CloseQueues(&change);
+  TellSteering();
   FinishRules(&change);
   const absl::Status fast = StartFastPath();
   if (!fast.ok()) change.sentences.push_back(absl::StrCat("fast path: ", fast.message()));

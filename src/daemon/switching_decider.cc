@@ -51,36 +51,28 @@ void SwitchingDecider::DecideBatch(absl::Span<const QueuedPacket> packets,
                                    absl::Span<Decision> decisions) {
   Adopt();
   std::fill_n(numbers_.begin(), packets.size(), mine_.now->number);
-  which_.clear();
+  for_before_.clear();
+  for_now_.clear();
   if (mine_.before != nullptr && mine_.for_new) {
     for (size_t i = 0; i < packets.size(); ++i) {
-      if (!mine_.for_new(packets[i].packet)) which_.push_back(i);
+      (mine_.for_new(packets[i].packet) ? for_now_ : for_before_).push_back(i);
     }
   }
-  if (which_.empty()) return mine_.now->decider->DecideBatch(packets, decisions);
-  DecideSome(*mine_.before, packets, decisions);
-  std::vector<size_t> rest;
-  for (size_t i = 0, next = 0; i < packets.size(); ++i) {
-    if (next < which_.size() && which_[next] == i) {
-      ++next;
-    } else {
-      rest.push_back(i);
-    }
-  }
-  which_ = std::move(rest);
-  if (!which_.empty()) DecideSome(*mine_.now, packets, decisions);
+  if (for_before_.empty()) return mine_.now->decider->DecideBatch(packets, decisions);
+  DecideSome(*mine_.before, for_before_, packets, decisions);
+  if (!for_now_.empty()) DecideSome(*mine_.now, for_now_, packets, decisions);
 }
 
-// Those of which_.
-void SwitchingDecider::DecideSome(DeciderVersion& version, absl::Span<const QueuedPacket> packets,
+void SwitchingDecider::DecideSome(DeciderVersion& version, const std::vector<size_t>& which,
+                                  absl::Span<const QueuedPacket> packets,
                                   absl::Span<Decision> decisions) {
   some_.clear();
-  for (const size_t i : which_) some_.push_back(packets[i]);
-  decided_.assign(which_.size(), Decision());
+  for (const size_t i : which) some_.push_back(packets[i]);
+  decided_.assign(which.size(), Decision());
   version.decider->DecideBatch(some_, absl::MakeSpan(decided_));
-  for (size_t k = 0; k < which_.size(); ++k) {
-    decisions[which_[k]] = std::move(decided_[k]);
-    numbers_[which_[k]] = version.number;
+  for (size_t k = 0; k < which.size(); ++k) {
+    decisions[which[k]] = std::move(decided_[k]);
+    numbers_[which[k]] = version.number;
   }
 }
 

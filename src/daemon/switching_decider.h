@@ -59,8 +59,8 @@ class SwitchingDecider : public BatchDecider {
     ForNew for_new = nullptr;
   };
   void Adopt();
-  void DecideSome(DeciderVersion& version, absl::Span<const QueuedPacket> packets,
-                  absl::Span<Decision> decisions);
+  void DecideSome(DeciderVersion& version, const std::vector<size_t>& which,
+                  absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
 
   std::mutex mutex_;
   State shared_;                      // under mutex_
@@ -71,7 +71,7 @@ class SwitchingDecider : public BatchDecider {
   uint32_t seen_ = 0;
   bool crowded_ = false;
   std::array<uint32_t, kBatch> numbers_{};
-  std::vector<size_t> which_;
+  std::vector<size_t> for_before_, for_now_;  // positions in the batch
   std::vector<QueuedPacket> some_;
   std::vector<Decision> decided_;
 };

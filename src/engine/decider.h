@@ -63,9 +63,9 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // dropped (or passed, with --on-miss accept). Where by the mirror a hit's own address and port do
 // not lead to the listener, one entry leads all flows there that come in by this interface to this
 // destination and have none of their own: where routing without a mark does not call the address
-// local, and no other program steers in this namespace (else it takes an entry each). Nothing but a
-// mark then makes the host take in packets to it, the policy is the same for all of them, and the
-// entry goes five seconds after its last use. What can be wrong then:
+// local, and neither another target's policy nor another program steers here (else each takes an
+// entry). Nothing but a mark then makes the host take in packets to it, the policy is the same for
+// all of them, and the entry goes five seconds after its last use. What can be wrong then:
 //
 // - A listener that is younger than the mirror's last dump (100 ms; UDP sockets 50 ms; later where
 //   they are many): a miss. A client's SYN comes again after a second. One that has closed is known

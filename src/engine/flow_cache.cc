@@ -27,31 +27,34 @@ size_t FlowCache::HomeOf(const FlowKey& flow) const {
   return (h >> 32) & (slots_ - 1);
 }
 
-const FlowCache::Entry* FlowCache::EntryOf(const FlowKey& flow, uint32_t iif) const {
-  if (entries_.empty()) return nullptr;
+size_t FlowCache::SlotOf(const FlowKey& flow, uint32_t iif) const {
+  if (entries_.empty()) return kNoSlot;
   size_t slot = HomeOf(flow);
   for (size_t way = 0; way < kWays; ++way, slot = Next(slot)) {
     const Entry& entry = entries_[slot];
-    if (entry.decision != kUnused && entry.iif == iif && entry.flow == flow) return &entry;
+    if (entry.decision != kUnused && entry.iif == iif && entry.flow == flow) return slot;
   }
-  return nullptr;
+  return kNoSlot;
 }
 
 FlowCache::Known FlowCache::Find(const FlowKey& flow, uint32_t iif, uint64_t circumstances,
                                  int64_t now_ns) const {
-  const Entry* const entry = EntryOf(flow, iif);
-  if (entry == nullptr || entry->circumstances != circumstances) return {};
+  const size_t slot = SlotOf(flow, iif);
+  if (slot == kNoSlot) return {};
+  const Entry& entry = entries_[slot];
   const uint32_t now = Ticks(now_ns);
-  if (now - entry->stored >= Ticks(entry->guessed ? kSettledNs : kMaxAgeNs)) return {};
-  return {.decision = &decisions_[entry->decision - 1u],
-          .guessed = entry->guessed,
-          .settled = now - entry->settled < Ticks(kSettledNs)};
+  if (entry.circumstances != circumstances ||
+      now - entry.stored >= Ticks(entry.guessed ? kSettledNs : kMaxAgeNs)) {
+    return {};
+  }
+  return {.decision = &decisions_[entry.decision - 1u],
+          .guessed = entry.guessed,
+          .settled = now - entry.settled < Ticks(kSettledNs)};
 }
 
 void FlowCache::Settle(const FlowKey& flow, uint32_t iif, int64_t now_ns) {
-  const Entry* const entry = EntryOf(flow, iif);
-  if (entry != nullptr)
-    entries_[static_cast<size_t>(entry - entries_.begin())].settled = Ticks(now_ns);
+  const size_t slot = SlotOf(flow, iif);
+  if (slot != kNoSlot) entries_[slot].settled = Ticks(now_ns);
 }
 
 uint16_t FlowCache::PlaceOf(const Decision& decision) {

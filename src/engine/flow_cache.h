@@ -72,7 +72,9 @@ class FlowCache {
   // The slot that the flow takes where it is free. The others of its set follow in a circle.
   size_t HomeOf(const FlowKey& flow) const;
   static size_t Next(size_t slot) { return (slot & ~(kWays - 1)) | ((slot + 1) & (kWays - 1)); }
-  const Entry* EntryOf(const FlowKey& flow, uint32_t iif) const;
+  // The slot that the flow stands in; kNoSlot where it is not known.
+  size_t SlotOf(const FlowKey& flow, uint32_t iif) const;
+  static constexpr size_t kNoSlot = SIZE_MAX;
   uint16_t PlaceOf(const Decision& decision);
   void Forget();
 

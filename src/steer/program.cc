@@ -133,11 +133,19 @@ uint32_t SkLookupProgram::id() const {
 }
 int SkLookupProgram::program_fd() const { return bpf_program__fd(skeleton_->progs.steer); }
 
-// The program reads this memory; the write of the entry that follows is a system call.
+// The program reads this memory; the write of the entry that follows is a system call. Each flag is
+// written once: every processor that looks a socket up reads them.
 void SkLookupProgram::LookForEntries(bool destinations) const {
   auto* const flags = skeleton_->bss;
-  __atomic_store_n(&flags->has_flows, 1, __ATOMIC_RELEASE);
-  if (destinations) __atomic_store_n(&flags->has_destinations, 1, __ATOMIC_RELEASE);
+  const auto set = [](auto* flag) {
+    if (__atomic_load_n(flag, __ATOMIC_RELAXED) == 0) __atomic_store_n(flag, 1, __ATOMIC_RELEASE);
+  };
+  set(&flags->has_flows);
+  if (destinations) set(&flags->has_destinations);
+}
+
+bool SkLookupProgram::looks_for_destinations() const {
+  return __atomic_load_n(&skeleton_->bss->has_destinations, __ATOMIC_RELAXED) != 0;
 }
 
 SkLookupProgram::Counters SkLookupProgram::counters() const {

@@ -44,6 +44,8 @@ class SkLookupProgram {
   // Entries are looked for only from the first call on, those for destinations only from the first
   // with `destinations` on. To be called before any is written. Any thread.
   void LookForEntries(bool destinations) const;
+  // Whether that has been called with `destinations`.
+  bool looks_for_destinations() const;
   // Sums over all CPUs; zeroes where they cannot be read. May be called by any thread.
   Counters counters() const;
 

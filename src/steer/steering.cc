@@ -133,7 +133,7 @@ FlowKey Steering::KeyOf(const SteerRequest& request, int64_t now_ns) {
 
 // Looked at once a second. Relaxed: whichever thread does, the answer is good for all.
 bool Steering::MayLeadDestinations(int64_t now_ns) {
-  if (!program_.knows_iif()) return false;
+  if (!program_.knows_iif() || !one_policy_.load(std::memory_order_relaxed)) return false;
   const int64_t last_ns = alone_at_ns_.load(std::memory_order_relaxed);
   if (last_ns == 0 || now_ns - last_ns >= kNsPerSec) {
     alone_.store(program_.IsAlone(), std::memory_order_relaxed);
@@ -185,18 +185,17 @@ void Steering::PutFresh(absl::Span<const SteerRequest> requests, const Keys& key
     positions.push_back(i);
     destinations |= requests[i].whole_destination;
   }
-  if (destinations) whole_destinations_.store(true, std::memory_order_relaxed);
   program_.LookForEntries(destinations);
   absl::InlinedVector<FlowIndex::PutResult, 32> put(targets.size());
   index_.Put(targets, absl::MakeSpan(put), now_ns);
   for (size_t i = 0; i < put.size(); ++i) results[positions[i]] = ResultOf(put[i]);
 }
 
-// whole_destinations_ is relaxed: who misses the first such entry is as if it had come earlier.
+// Who misses the first entry for a destination is as if it had come earlier.
 uint64_t Steering::ListenerOf(const FlowKey& flow, uint32_t iif) const {
   const FlowKey key = KeyOf(flow, iif);
   const uint64_t cookie = index_.CookieOf(key);
-  if (cookie != 0 || !whole_destinations_.load(std::memory_order_relaxed)) return cookie;
+  if (cookie != 0 || !program_.looks_for_destinations()) return cookie;
   return index_.CookieOf(WholeDestination(key));
 }
 
@@ -204,7 +203,7 @@ void Steering::Release(const FlowKey& flow, uint32_t iif) {
   const FlowKey key = KeyOf(flow, iif);
   const int64_t now_ns = MonotonicCoarseNs();
   index_.Remove(key, now_ns);
-  if (!whole_destinations_.load(std::memory_order_relaxed)) return;
+  if (!program_.looks_for_destinations()) return;
   index_.Remove(WholeDestination(key), now_ns);
 }
 

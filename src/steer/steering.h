@@ -107,6 +107,10 @@ class Steering {
   // not. What Steer() would find for a flow to it.
   absl::Status Reach(uint64_t listener_cookie, uint32_t listener_inode, Proto proto);
 
+  // Whether all requests from now on follow one policy. Where they do not, flows to one destination
+  // may have different listeners, and each has an entry of its own. True at first.
+  void SetOnePolicy(bool one) { one_policy_.store(one, std::memory_order_relaxed); }
+
   // Whether the flow has an entry. No system call.
   bool Contains(const FlowKey& flow, uint32_t iif) const { return ListenerOf(flow, iif) != 0; }
   // The cookie of the listener that the flow's entry, or its destination's, leads to; 0 where there
@@ -146,8 +150,7 @@ class Steering {
   BpfFlowMap map_;
   FlowIndex index_;
   ListenerSockets listeners_;
-  // Whether there ever was an entry for a destination: else nobody need look for one.
-  std::atomic<bool> whole_destinations_{false};
+  std::atomic<bool> one_policy_{true};
   // Whether there may be one, and when that was last looked at.
   std::atomic<bool> alone_{false};
   std::atomic<int64_t> alone_at_ns_{0};

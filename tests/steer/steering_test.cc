@@ -121,6 +121,15 @@ TEST_F(SteeringTest, ADestinationsEntryIsNotMadeForAFlowThatHasOneOfItsOwn) {
   EXPECT_TRUE(Readable(listener));
 }
 
+TEST_F(SteeringTest, ADestinationsEntryIsNotMadeWherePoliciesDiffer) {
+  const UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
+  const UniqueFd client = Client(SOCK_STREAM, AF_INET), another = Client(SOCK_STREAM, AF_INET);
+  steering_->SetOnePolicy(false);
+  ASSERT_EQ(SteerDestination(FlowTo(client, "127.0.0.1:5353"), listener), SteerResult::kSteered);
+  EXPECT_TRUE(steering_->Contains(FlowTo(client, "127.0.0.1:5353"), kLoopback));
+  EXPECT_FALSE(steering_->Contains(FlowTo(another, "127.0.0.1:5353"), kLoopback));
+}
+
 TEST_F(SteeringTest, AClosedListenersFlowsAreLeftToTheKernel) {
   UniqueFd listener = Listen(SOCK_STREAM, "127.0.0.1:1090");
   const UniqueFd client = Client(SOCK_STREAM, AF_INET);
