@@ -29,7 +29,7 @@ std::string OptionsText(const Target& t, bool install, bool mark_given) {
   absl::StrAppend(&text, t.queue_first == t.queue_last
                              ? absl::StrCat("--queue-num ", t.queue_first)
                              : absl::StrCat("--queue-balance ", t.queue_first, ":", t.queue_last));
-  if (t.policy.on_port != 0) absl::StrAppend(&text, " --on-port ", t.policy.on_port);
+  absl::StrAppend(&text, OnPortWords(t.policy, t.spread));
   for (const Family family : {Family::kIpv4, Family::kIpv6}) {
     if (t.policy.on_ip(family).IsUnspecified()) continue;
     absl::StrAppend(&text, " --on-ip ", t.policy.on_ip(family).ToString(family));
@@ -111,9 +111,8 @@ absl::Status DoctorSource::Finish() {
 
 bool DoctorSource::target_given() const {
   if (!configured_.empty()) return true;
-  const Policy& policy = target_.target.policy;
-  return policy.on_port != 0 || !policy.on_ip4.IsUnspecified() || !policy.on_ip6.IsUnspecified() ||
-         target_.mark_given() || target_.queues_given() || !target_.first_install_option().empty();
+  return target_.policy_given() || target_.queues_given() ||
+         !target_.first_install_option().empty();
 }
 
 absl::StatusOr<SystemView> DoctorSource::Load() {

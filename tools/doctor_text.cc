@@ -68,8 +68,9 @@ std::string TargetText(const ProxyTarget& target) {
   }
   if (target.policy_known) {
     absl::StrAppend(&text, " to ",
-                    target.policy.on_port == 0 ? "the same port"
-                                               : absl::StrCat("port ", target.policy.on_port));
+                    target.spread.active()       ? absl::StrCat("ports ", target.spread.ToString())
+                    : target.policy.on_port == 0 ? "the same port"
+                                                 : absl::StrCat("port ", target.policy.on_port));
     if (target.mark_set) absl::StrAppend(&text, ", mark ", MarkMaskText(target));
   }
   return absl::StrCat(text, ", ", target.v4 ? "IPv4" : "", target.v4 && target.v6 ? " and " : "",

@@ -46,7 +46,7 @@ Listeners ListenersOf(const SystemView& view) {
     const bool listens =
         s.socket.proto == Proto::kTcp ? s.socket.listening() : !s.socket.connected();
     const bool wanted = std::any_of(view.targets.begin(), view.targets.end(), [&](const auto& t) {
-      return t.policy.on_port != 0 && t.policy.on_port == s.socket.local_port;
+      return t.policy.on_port != 0 && t.LeadsToPort(s.socket.local_port);
     });
     if (listens && wanted) listeners[{s.socket.proto, s.socket.local_port}] = &s;
   }

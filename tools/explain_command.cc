@@ -62,6 +62,19 @@ std::string SocketLine(const Json& socket) {
   return absl::StrCat(line, "\n");
 }
 
+std::string PortsText(const Json& ports, size_t width, bool color) {
+  std::string text;
+  for (const Json& p : ports) {
+    const bool chosen = p["chosen"].get<bool>();
+    absl::StrAppend(&text, "      ", chosen ? "* " : "  ",
+                    Paint(absl::StrCat("port ", p["port"].get<int>()),
+                          chosen ? Color::kGood : Color::kNone, color),
+                    p["backup"].get<bool>() ? ", backup" : "", "\n",
+                    Wrap(p["why"].get<std::string>(), width, 10));
+  }
+  return text;
+}
+
 std::string CandidatesText(const Json& candidates, size_t width, bool color) {
   std::string text;
   for (const Json& c : candidates) {
@@ -86,6 +99,7 @@ std::string ExplainText(const Json& raw, size_t width, bool color) {
     absl::StrAppend(&text, "  ", Paint(step["step"].get<std::string>(), Color::kHeading, color),
                     ": ", Paint(result, StepColor(result), color), "\n",
                     Wrap(step["why"].get<std::string>(), width, 6));
+    if (step.contains("ports")) absl::StrAppend(&text, PortsText(step["ports"], width, color));
     if (step.contains("candidates")) {
       absl::StrAppend(&text, CandidatesText(step["candidates"], width, color));
     }
@@ -146,10 +160,7 @@ class ExplainCommand : public Command {
     if (!target_name_.empty() && !live_ && config_path_.empty()) {
       return UsageError("--target: goes with --config or --live");
     }
-    const Policy& policy = target_.target.policy;
-    const bool target_given = policy.on_port != 0 || !policy.on_ip4.IsUnspecified() ||
-                              !policy.on_ip6.IsUnspecified() || target_.mark_given() ||
-                              policy.on_miss != OnMiss::kDrop;
+    const bool target_given = target_.policy_given();
     if (live_ && target_given) {
       return UsageError(
           "--live: asks about the daemon's own target: leave out --on-port, --on-ip, "
@@ -207,7 +218,7 @@ class ExplainCommand : public Command {
 
   absl::StatusOr<Json> Exact(const Packet& packet) {
     ASSIGN_OR_RETURN(const Explanation explanation,
-                     explainer_->Exact(packet, target_.target.policy));
+                     explainer_->Exact(packet, target_.target.policy, target_.target.spread));
     return ToJson(explanation, packet, SystemInterfaceName, owners_, "exact");
   }
 

@@ -24,9 +24,11 @@ Json PrefixOf(absl::string_view text) {
 
 }  // namespace
 
-Replay::Replay(HostSnapshot snapshot, const Policy& policy, const std::string& iif)
+Replay::Replay(HostSnapshot snapshot, const Policy& policy, const std::string& iif,
+               const SpreadSpec& spread)
     : snapshot_(std::move(snapshot)),
       policy_(policy),
+      spread_(spread),
       lookup_(snapshot_.sockets(), snapshot_.addresses()),
       iif_(snapshot_.IndexOf(iif)) {}
 
@@ -48,11 +50,26 @@ Packet Replay::PacketOf(const CapturedPacket& captured, const Json& prefix) {
   return packet;
 }
 
+// By this machine's hash, whichever the capture is from. Empty where the target has one port.
+std::vector<PortCandidate> Replay::PortsFor(const Packet& packet) {
+  if (!spread_.active() || packet.outcome != ParseOutcome::kOk) return {};
+  LaddrSource source;
+  const Address laddr = ListenerAddress(packet, policy_, lookup_, &source);
+  return RankPorts(Spread(spread_), packet, [&](uint16_t port) {
+    return StateOf(packet.is_tcp() ? lookup_.TcpListener(packet, laddr, port)
+                                   : lookup_.Udp(packet, laddr, port));
+  });
+}
+
 Json Replay::Decide(const CapturedPacket& captured, bool steps) {
   const Json prefix = PrefixOf(captured.prefix);
   const Packet packet = PacketOf(captured, prefix);
+  Policy policy = policy_;
+  std::vector<PortCandidate> ports = PortsFor(packet);
+  if (!ports.empty()) policy.on_port = PortOf(ports);
   lookup_.Restart();
-  const Explanation explanation = Explain(packet, policy_, lookup_);
+  Explanation explanation = Explain(packet, policy, lookup_);
+  if (!ports.empty()) ExplainPorts(std::move(ports), spread_.by, &explanation);
   const Decision& decision = explanation.decision;
   if (!lookup_.certain()) ++uncertain_;
   if (decision.listener_looked_up && policy_.on_ip(packet.family).IsUnspecified() &&

@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "daemon/json.h"
 #include "daemon/snapshot.h"
+#include "decide/spread.h"
 #include "trace/capture_reader.h"
 #include "trace/port_lists.h"
 #include "utproxy/policy.h"
@@ -17,7 +19,9 @@ namespace utproxy::tools {
 class Replay {
  public:
   // `iif` is the interface of packets whose capture tells none; may be empty.
-  Replay(HostSnapshot snapshot, const Policy& policy, const std::string& iif);
+  // `spread` is active where the target has several on-ports.
+  Replay(HostSnapshot snapshot, const Policy& policy, const std::string& iif,
+         const SpreadSpec& spread = {});
   Replay(const Replay&) = delete;
   Replay& operator=(const Replay&) = delete;
 
@@ -32,10 +36,12 @@ class Replay {
   uint64_t uncertain() const { return uncertain_; }
 
  private:
+  std::vector<PortCandidate> PortsFor(const Packet& packet);
   Packet PacketOf(const CapturedPacket& captured, const Json& prefix);
 
   HostSnapshot snapshot_;
   const Policy policy_;
+  const SpreadSpec spread_;
   PortLists lookup_;
   uint32_t iif_;
   uint64_t without_address_ = 0;

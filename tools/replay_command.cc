@@ -66,7 +66,7 @@ class ReplayCommand : public Command {
     std::FILE* file = capture_ == "-" ? stdin : std::fopen(capture_.c_str(), "rb");
     if (file == nullptr) return ErrnoStatus(errno, absl::StrCat("read capture ", capture_));
     ASSIGN_OR_RETURN(CaptureReader capture, CaptureReader::Open(file, capture_));
-    Replay replay(std::move(snapshot), target_.target.policy, iif_);
+    Replay replay(std::move(snapshot), target_.target.policy, iif_, target_.target.spread);
     const std::unique_ptr<TraceOutput> output = json_ ? MakeJsonOutput(env) : MakeTextOutput(env);
     CapturedPacket packet;
     while (true) {

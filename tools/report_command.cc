@@ -186,15 +186,16 @@ class ReportCommand : public Command {
     for (const ProxyTarget& target : view.targets) {
       if (target.policy_known) {
         commands.insert(absl::StrCat("utproxy replay ", daemon ? "decisions.pcapng" : "CAPTURE",
-                                     " --sockets sockets.json", PolicyWords(target.policy), "\n"));
+                                     " --sockets sockets.json",
+                                     PolicyWords(target.policy, target.spread), "\n"));
       }
     }
     return absl::StrCat(text, absl::StrJoin(commands, ""));
   }
 
-  static std::string PolicyWords(const Policy& policy) {
+  static std::string PolicyWords(const Policy& policy, const SpreadSpec& spread) {
     std::string words;
-    if (policy.on_port != 0) absl::StrAppend(&words, " --on-port ", policy.on_port);
+    absl::StrAppend(&words, OnPortWords(policy, spread));
     for (const Family family : {Family::kIpv4, Family::kIpv6}) {
       if (policy.on_ip(family).IsUnspecified()) continue;
       absl::StrAppend(&words, " --on-ip ", policy.on_ip(family).ToString(family));

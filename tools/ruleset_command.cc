@@ -45,6 +45,7 @@ class RulesetCommand : public Command {
     if (action_ == Action::kRemove) return absl::OkStatus();
     if (!config_path_.empty()) return LoadSpecs();
     specs_ = {target_.target.ruleset};
+    spread_ = target_.target.spread.active();
     if (!target_.mark_given()) {
       return WithRemedy(UsageError("--tproxy-mark: missing"),
                         "The mark leads packets to the local route: such as --tproxy-mark 0x1/0x1");
@@ -86,7 +87,10 @@ class RulesetCommand : public Command {
           absl::StrCat(first_target_word_, ": goes into the file where there is --config"));
     }
     ASSIGN_OR_RETURN(const Configuration configuration, LoadConfig(config_path_, true));
-    for (const Target& target : configuration.targets) specs_.push_back(target.ruleset);
+    for (const Target& target : configuration.targets) {
+      specs_.push_back(target.ruleset);
+      spread_ = spread_ || target.spread.active();
+    }
     return ValidateSpecs(Specs());
   }
 
@@ -101,6 +105,11 @@ class RulesetCommand : public Command {
     }
     ASSIGN_OR_RETURN(const std::string script, PrintRuleset(Specs(), native.value_or(true)));
     env.out << script;
+    if (spread_) {
+      env.out
+          << "# Which of several on-ports a packet goes to the daemon chooses; the kernel's own "
+             "TPROXY can't.\n";
+    }
     return kExitOk;
   }
 
@@ -118,6 +127,7 @@ class RulesetCommand : public Command {
   std::string first_target_word_;
   std::string config_path_;
   std::vector<RulesetSpec> specs_;
+  bool spread_ = false;  // some target has several on-ports
   Action action_ = Action::kPrint;
 };
 

@@ -186,7 +186,9 @@ class RunCommand : public Command {
       if (&t != &options_.targets.front()) absl::StrAppend(&line, "; ");
       if (options_.targets.size() > 1) absl::StrAppend(&line, t.name, ": ");
       absl::StrAppend(&line, "queue ", QueuesText(t), ", on-port ",
-                      t.policy.on_port == 0 ? "the packet's" : absl::StrCat(t.policy.on_port),
+                      t.spread.active()       ? t.spread.ToString()
+                      : t.policy.on_port == 0 ? "the packet's"
+                                              : absl::StrCat(t.policy.on_port),
                       ", mark ", MarkText(t.policy.mark_value), "/", MarkText(t.policy.mark_mask));
       fast_path = fast_path || t.ruleset.fast_path;
     }

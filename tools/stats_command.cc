@@ -48,6 +48,25 @@ std::string ReasonsText(const Json& reasons) {
   return text;
 }
 
+// Of targets with several on-ports.
+std::string PortTable(const Json& targets, bool color) {
+  TextTable table({"target", "on-port", "packets", "listeners"}, {1, 2});
+  bool any = false;
+  for (const auto& [name, target] : targets.items()) {
+    if (!target.contains("on_ports")) continue;
+    for (const Json& port : target["on_ports"]) {
+      std::string listeners;
+      for (const Json& what : port["listens"]) {
+        absl::StrAppend(&listeners, listeners.empty() ? "" : ", ", what.get<std::string>());
+      }
+      table.Add({name, absl::StrCat(port["port"].dump(), port["backup"] == true ? " (backup)" : ""),
+                 port["packets"].dump(), listeners.empty() ? "none" : listeners});
+      any = true;
+    }
+  }
+  return any ? table.ToString(color) : std::string();
+}
+
 // Only where there are several: with one the totals are its own.
 std::string TargetTable(const Json& targets, bool color) {
   if (targets.size() < 2) return "";
@@ -82,6 +101,7 @@ std::string ToText(const Json& stats, double packets_per_second, bool color) {
                     Section("fast path (in none of the above)", stats["fast_path"], false, color));
   }
   absl::StrAppend(&text, TargetTable(stats["targets"], color));
+  absl::StrAppend(&text, PortTable(stats["targets"], color));
   absl::StrAppend(&text, QueueTable(stats["queues"], color));
   return text;
 }

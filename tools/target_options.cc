@@ -3,7 +3,9 @@
 
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
 
+#include <algorithm>
 #include <climits>
 
 #include "base/status.h"
@@ -52,6 +54,12 @@ absl::StatusOr<OnMiss> ParseOnMiss(absl::string_view text) {
   return absl::InvalidArgumentError("must be drop or accept");
 }
 
+absl::StatusOr<SpreadBy> ParseSpreadBy(absl::string_view text) {
+  if (text == "client") return SpreadBy::kClient;
+  if (text == "flow") return SpreadBy::kFlow;
+  return absl::InvalidArgumentError("must be client or flow");
+}
+
 absl::StatusOr<bool> ParseFastPath(absl::string_view text) {
   if (text == "none") return false;
   if (text == "divert") return true;
@@ -91,10 +99,74 @@ absl::Status TargetOptions::SetOnIp(absl::string_view text) {
   return absl::OkStatus();
 }
 
+// One after the other or in a list, "1090,1091".
+absl::Status TargetOptions::AddPorts(absl::string_view text, std::vector<uint16_t>* ports) {
+  for (const absl::string_view word : absl::StrSplit(text, ',')) {
+    ASSIGN_OR_RETURN(const uint32_t number, ParseNumber(word, "port", 0, 65535));
+    const auto port = static_cast<uint16_t>(number);
+    const auto named = [port](const std::vector<uint16_t>& list) {
+      return std::find(list.begin(), list.end(), port) != list.end();
+    };
+    if (named(on_ports_) || named(target.spread.backups)) {
+      return absl::InvalidArgumentError(absl::StrCat("port ", port, " is named already"));
+    }
+    if (on_ports_.size() + target.spread.backups.size() == Spread::kMaxPorts) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("more than ", Spread::kMaxPorts, " ports, backups included"));
+    }
+    ports->push_back(port);
+  }
+  return absl::OkStatus();
+}
+
+void TargetOptions::AddOnPorts(OptionTable& table) {
+  table
+      .Value("--on-port", "PORT[,PORT...]",
+             "port of the listener; 0, the default: the packet's own; several: spread",
+             [this](absl::string_view text) { return AddPorts(text, &on_ports_); })
+      .Repeatable();
+  table
+      .Value("--backup-port", "PORT[,PORT...]",
+             "for when none of the others has a transparent listener",
+             [this](absl::string_view text) { return AddPorts(text, &target.spread.backups); })
+      .Repeatable();
+  table.Value("--spread", "client|flow",
+              "of several ports, one is for: a client's address, the default; a flow",
+              [this](absl::string_view text) -> absl::Status {
+                ASSIGN_OR_RETURN(target.spread.by, ParseSpreadBy(text));
+                spread_given_ = true;
+                return absl::OkStatus();
+              });
+}
+
+// One port without a backup is an ordinary target.
+absl::Status TargetOptions::ApplySpread() {
+  SpreadSpec& spread = target.spread;
+  if (!on_ports_.empty()) target.policy.on_port = on_ports_.front();
+  const bool several = on_ports_.size() > 1 || !spread.backups.empty();
+  if (spread_given_ && !several) {
+    return UsageError("--spread: has a meaning only with several of --on-port");
+  }
+  if (!several) return absl::OkStatus();
+  if (on_ports_.empty()) return UsageError("--backup-port: has a meaning only with --on-port");
+  for (const auto* list : {&on_ports_, &spread.backups}) {
+    if (std::find(list->begin(), list->end(), 0) == list->end()) continue;
+    return UsageError(absl::StrCat(list == &on_ports_ ? "--on-port" : "--backup-port",
+                                   " 0: the packet's own port goes with no others"));
+  }
+  spread.ports = on_ports_;
+  return absl::OkStatus();
+}
+
+bool TargetOptions::policy_given() const {
+  const Policy& policy = target.policy;
+  return policy.on_port != 0 || target.spread.active() || !policy.on_ip4.IsUnspecified() ||
+         !policy.on_ip6.IsUnspecified() || mark_given_ || policy.on_miss != OnMiss::kDrop;
+}
+
 void TargetOptions::AddPolicy(OptionTable& table) {
   table.Section("Target, as in iptables' TPROXY");
-  table.Value("--on-port", "PORT", "port of the listener; 0, the default: the packet's own",
-              Store(Number("port", 0, 65535), &target.policy.on_port));
+  AddOnPorts(table);
   table
       .Value("--on-ip", "ADDR",
              "address of the listener, once per family; default: the ingress interface's",
@@ -296,6 +368,7 @@ absl::Status TargetOptions::ApplyFail() {
 }
 
 absl::Status TargetOptions::Finish() {
+  RETURN_IF_ERROR(ApplySpread());
   RETURN_IF_ERROR(CheckFamilies());
   RETURN_IF_ERROR(ApplyFail());
   RulesetSpec& spec = target.ruleset;

@@ -18,7 +18,7 @@ class TargetOptions {
   TargetOptions(const TargetOptions&) = delete;
   TargetOptions& operator=(const TargetOptions&) = delete;
 
-  // --on-port, --on-ip, --tproxy-mark, --on-miss.
+  // --on-port, --backup-port, --spread, --on-ip, --tproxy-mark, --on-miss.
   void AddPolicy(OptionTable& table);
   // --queue-num, --queue-balance: which queues.
   void AddQueueNumbers(OptionTable& table);
@@ -43,6 +43,8 @@ class TargetOptions {
   // both options.
   absl::Status Finish();
 
+  // An option of AddPolicy was given, and not with its default value.
+  bool policy_given() const;
   // An option of the group was given, whatever its value.
   bool mark_given() const { return mark_given_; }
   bool queues_given() const { return queue_num_given_ || queue_balance_given_; }
@@ -60,12 +62,17 @@ class TargetOptions {
                           const char* help, Setter set);
   void AddInstallFlag(OptionTable& table, const char* name, const char* help, bool* value);
   void NoteInstall(const char* name);
+  void AddOnPorts(OptionTable& table);
+  absl::Status AddPorts(absl::string_view text, std::vector<uint16_t>* ports);
+  absl::Status ApplySpread();
   absl::Status SetOnIp(absl::string_view text);
   absl::Status SetQueueNumber(absl::string_view text);
   absl::Status SetQueueBalance(absl::string_view text);
   absl::Status CheckFamilies() const;
   absl::Status ApplyFail();
 
+  std::vector<uint16_t> on_ports_;  // as they were said
+  bool spread_given_ = false;
   bool mark_given_ = false;
   bool on_ip4_given_ = false;
   bool on_ip6_given_ = false;

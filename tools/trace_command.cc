@@ -95,6 +95,11 @@ class TraceCommand : public Command {
           "of "
           "its own");
     }
+    if (target_.target.spread.active()) {
+      return UsageError(
+          "--on-port: the copies are of packets for the kernel's own TPROXY, whose rule has one "
+          "port");
+    }
     if (json_ && !write_.empty()) return UsageError("--json: --write has a form of its own");
     return absl::OkStatus();
   }
@@ -132,12 +137,7 @@ class TraceCommand : public Command {
         [this] { output_->Flush(); });
   }
 
-  bool TargetGiven() const {
-    const Policy& policy = target_.target.policy;
-    return policy.on_port != 0 || !policy.on_ip4.IsUnspecified() ||
-           !policy.on_ip6.IsUnspecified() || target_.mark_given() ||
-           policy.on_miss != OnMiss::kDrop;
-  }
+  bool TargetGiven() const { return target_.policy_given(); }
 
   static void AddNumber(OptionTable& options, const char* name, const char* help, uint32_t* out) {
     options.Value(name, "N", help, [out](absl::string_view text) -> absl::Status {

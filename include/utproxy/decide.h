@@ -49,6 +49,20 @@ Address ListenerAddress(const Packet& packet, const Policy& policy, Lookup& look
   return packet.dst;
 }
 
+// The port of the listener lookup: the rule's, else the packet's own. A lookup for a rule with
+// several ports says which by SpreadPort(packet, laddr), which is asked only here; 0: the rule has
+// one.
+template <SocketLookup Lookup>
+uint16_t ListenerPort(const Packet& packet, const Policy& policy, const Address& laddr,
+                      Lookup& lookup) {
+  if constexpr (requires {
+                  { lookup.SpreadPort(packet, laddr) } -> std::same_as<uint16_t>;
+                }) {
+    if (const uint16_t port = lookup.SpreadPort(packet, laddr); port != 0) return port;
+  }
+  return policy.on_port != 0 ? policy.on_port : packet.dport;
+}
+
 namespace decide_internal {
 
 constexpr Reason ReasonOf(ParseOutcome outcome) {
@@ -95,7 +109,7 @@ std::optional<Socket> FindListener(const Packet& packet, const Policy& policy,
                                    Recorder& recorder, Decision* d) {
   LaddrSource source = LaddrSource::kPacket;
   d->laddr = ListenerAddress(packet, policy, lookup, &source);
-  d->lport = policy.on_port != 0 ? policy.on_port : packet.dport;
+  d->lport = ListenerPort(packet, policy, d->laddr, lookup);
   d->listener_looked_up = true;
   if constexpr (Recorder::kActive) recorder.Laddr(packet, policy, d->laddr, d->lport, source);
   std::optional<Socket> listener = packet.is_tcp() ? lookup.TcpListener(packet, d->laddr, d->lport)

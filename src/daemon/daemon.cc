@@ -138,7 +138,10 @@ absl::Status Daemon::StartRules() {
 absl::Status Daemon::StartFastPath() {
   std::vector<uint16_t> on_ports;
   for (const Target& target : *serving_.targets) {
-    if (target.ruleset.fast_path) on_ports.push_back(target.policy.on_port);
+    if (!target.ruleset.fast_path) continue;
+    const std::vector<uint16_t> several = target.spread.AllPorts();
+    on_ports.insert(on_ports.end(), several.begin(), several.end());
+    if (several.empty()) on_ports.push_back(target.policy.on_port);
   }
   if (on_ports.empty()) return absl::OkStatus();
   NetlinkSocket* const owner = ruleset_ ? ruleset_->nft() : nullptr;
@@ -174,6 +177,10 @@ std::vector<std::string> Daemon::Tick() {
   if (steering_) steering_->Expire(MonotonicNs());
   last_losses_ = CountLosses();
   std::vector<std::string> sentences = loss_log_.Tell(last_losses_, MonotonicNs());
+  for (std::string& sentence :
+       port_watch_.Tell(*serving_.targets, mirror_->table(), *mirror_->interfaces().Get())) {
+    sentences.push_back(std::move(sentence));
+  }
   WarnOfOtherProtocols(&sentences);
   WarnOfQueuedAgain(&sentences);
   return sentences;
@@ -265,7 +272,12 @@ Json Daemon::Stats() const {
   StatsBuilder stats(MonotonicNs() - started_ns_);
   stats.SetConfiguration(now.version);
   stats.AddTotals(now.past_of_gone);
-  for (const Target& target : *now.targets) stats.AddTarget(target.name, StatsTotals());
+  const std::shared_ptr<const InterfaceSnapshot> interfaces = mirror_->interfaces().Get();
+  for (const Target& target : *now.targets) {
+    stats.AddTarget(target.name, StatsTotals());
+    if (!target.spread.active()) continue;
+    stats.AddPorts(target.name, PortStatusOf(target, mirror_->table(), *interfaces));
+  }
   for (const auto& [name, totals] : now.past) stats.AddTarget(name, totals);
   for (const auto& queue : now.queues) {
     const std::string name = queue->target()->name;
@@ -371,10 +383,10 @@ absl::Status Daemon::HandleExplain(const Json& request, const ControlServer::Wri
                    FindTarget(named ? request["target"].get<std::string>() : ""));
   ASSIGN_OR_RETURN(const std::unique_ptr<Explainer> explainer,
                    Explainer::Open(steering_ ? steering_->program_id() : 0));
-  ASSIGN_OR_RETURN(Explanation live,
-                   explainer->Mirror(packet, target.policy, mirror_->table(), *interfaces));
+  ASSIGN_OR_RETURN(Explanation live, explainer->Mirror(packet, target.policy, target.spread,
+                                                       mirror_->table(), *interfaces));
   if (write.trusted()) ExplainSteering(packet, &live);  // puts the listener into the map
-  ASSIGN_OR_RETURN(const Explanation exact, explainer->Exact(packet, target.policy));
+  ASSIGN_OR_RETURN(const Explanation exact, explainer->Exact(packet, target.policy, target.spread));
   const InterfaceNames names = [&](uint32_t i) { return interfaces->NameOf(i); };
   Json answer = ToJson(live, packet, names, OwnersByInode(), "mirror");
   answer["target"] = target.name;

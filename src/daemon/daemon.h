@@ -19,6 +19,7 @@
 #include "daemon/json.h"
 #include "daemon/losses.h"
 #include "daemon/metrics_server.h"
+#include "daemon/port_watch.h"
 #include "daemon/privileges.h"
 #include "daemon/progress.h"
 #include "daemon/served_queue.h"
@@ -171,6 +172,7 @@ class Daemon {
   std::vector<std::string> warnings_;  // of the start
   Losses last_losses_;
   LossLog loss_log_;
+  PortWatch port_watch_;
   bool warned_of_protocols_ = false;
   bool warned_of_queued_again_ = false;
 };

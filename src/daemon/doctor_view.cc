@@ -139,6 +139,7 @@ ProxyTarget ProxyTargetOf(const Target& target, std::string options) {
   proxy.iifs = match.iifs;
   proxy.sources = match.src;
   proxy.policy = target.policy;
+  proxy.spread = target.spread;
   proxy.mark_set = target.policy.mark_mask != 0 || target.policy.mark_value != 0;
   proxy.queue_first = target.queue_first;
   proxy.queue_last = target.queue_last;
@@ -164,6 +165,7 @@ std::vector<ProxyTarget> JoinTargets(std::vector<ProxyTarget> found,
       target.sources = each.sources;
       if (target.kind != ProxyTarget::Kind::kQueue) continue;
       target.policy = each.policy;
+      target.spread = each.spread;
       target.policy_known = true;
       target.mark_set = each.mark_set;
     }

@@ -152,7 +152,7 @@ std::string ExplainContext::ProgramSentence() const {
                       "): it has a say in every lookup of a listener, TPROXY's own as well.");
 }
 
-Json KernelWould(const Packet& packet, const Decision& decision) {
+Json KernelWould(const Packet& packet, const Decision& decision, bool spread) {
   const std::string miss = MissText(decision);
   Json json;
   if (packet.outcome == ParseOutcome::kNotTcpOrUdp) {
@@ -169,6 +169,13 @@ Json KernelWould(const Packet& packet, const Decision& decision) {
     json["nft tproxy"] =
         "leaves the rule: the packet meets the next one, and without any passes "
         "unmarked, so is forwarded";
+  }
+  // Of what it would do with a rule for this one port.
+  if (spread && decision.listener_looked_up) {
+    for (Json& what : json) {
+      what = absl::StrCat(what.get<std::string>(),
+                          ": with a rule for this port alone, as it can't spread over several");
+    }
   }
   return json;
 }

@@ -39,7 +39,8 @@ class ExplainContext {
 };
 
 // What the kernel's own two do with the packet: {"xt_TPROXY": "...", "nft tproxy": "..."}.
-Json KernelWould(const Packet& packet, const Decision& decision);
+// `spread`: the target has several on-ports.
+Json KernelWould(const Packet& packet, const Decision& decision, bool spread = false);
 
 }  // namespace utproxy
 

@@ -3,6 +3,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 
@@ -158,11 +159,34 @@ Json CandidateJson(const Candidate& candidate, const OwnersByInode& owners) {
   return json;
 }
 
+bool HasSeveralPorts(const std::vector<ExplainStep>& steps) {
+  return std::any_of(steps.begin(), steps.end(),
+                     [](const ExplainStep& step) { return !step.ports.empty(); });
+}
+
+const char* StateName(PortState state) {
+  static constexpr const char* kNames[] = {"takes", "nobody", "not_transparent", "shadowed"};
+  return kNames[static_cast<int>(state)];
+}
+
+Json PortsJson(const std::vector<PortCandidate>& ports) {
+  Json json = Json::array();
+  for (const PortCandidate& port : ports) {
+    json.push_back({{"port", port.port},
+                    {"backup", port.backup},
+                    {"state", StateName(port.state)},
+                    {"chosen", port.chosen},
+                    {"why", port.why}});
+  }
+  return json;
+}
+
 Json StepJson(const ExplainStep& step, const OwnersByInode& owners) {
   Json json;
   json["step"] = StepName(step.kind);
   json["result"] = step.result;
   json["why"] = step.why;
+  if (!step.ports.empty()) json["ports"] = PortsJson(step.ports);
   if (step.kind != StepKind::kListener) return json;
   json["candidates"] = Json::array();
   for (const Candidate& candidate : step.candidates) {
@@ -207,14 +231,49 @@ absl::StatusOr<std::vector<Socket>> Explainer::SocketsOfPort(Proto proto, uint16
   return sockets;
 }
 
-absl::StatusOr<Explanation> Explainer::Exact(const Packet& packet, const Policy& policy) {
+absl::StatusOr<ExactAnswer> Explainer::Ask(const Packet& packet, const Policy& policy,
+                                           const InterfaceSnapshot& interfaces) {
+  ExactAnswer answer;
+  if (packet.outcome != ParseOutcome::kOk) return answer;
+  querier_.Ask({&packet, 1}, policy, interfaces, {&answer, 1});
+  if (!answer.complete) return absl::InternalError("ask sock_diag: no answer");
+  return answer;
+}
+
+// A SYN in the packet's place, as the kernel's answer about a connection has no listener.
+absl::StatusOr<std::vector<PortCandidate>> Explainer::PortsByKernel(
+    const Packet& packet, const Policy& policy, const SpreadSpec& spread,
+    const InterfaceSnapshot& interfaces) {
+  if (packet.outcome != ParseOutcome::kOk) return std::vector<PortCandidate>();
+  Packet opening = packet;
+  if (packet.is_tcp()) opening.tcp_flags = kTcpSyn;
+  absl::Status status;
+  const auto state_of = [&](uint16_t port) {
+    Policy at_port = policy;
+    at_port.on_port = port;
+    const absl::StatusOr<ExactAnswer> answer = Ask(opening, at_port, interfaces);
+    status.Update(answer.status());
+    if (!answer.ok()) return PortState::kNobody;
+    ExactLookup lookup(*answer, interfaces);
+    return StateOf(packet.is_tcp() ? lookup.TcpListener(packet, answer->laddr, port)
+                                   : lookup.Udp(packet, answer->laddr, port));
+  };
+  std::vector<PortCandidate> ranked = RankPorts(Spread(spread), packet, state_of);
+  RETURN_IF_ERROR(status);
+  return ranked;
+}
+
+absl::StatusOr<Explanation> Explainer::Exact(const Packet& packet, const Policy& rule,
+                                             const SpreadSpec& spread) {
   RETURN_IF_ERROR(interfaces_->UpdateIfChanged());
   const std::shared_ptr<const InterfaceSnapshot> interfaces = interfaces_->Get();
-  ExactAnswer answer;
-  if (packet.outcome == ParseOutcome::kOk) {
-    querier_.Ask({&packet, 1}, policy, *interfaces, {&answer, 1});
-    if (!answer.complete) return absl::InternalError("ask sock_diag: no answer");
+  Policy policy = rule;
+  std::vector<PortCandidate> ports;
+  if (spread.active()) {
+    ASSIGN_OR_RETURN(ports, PortsByKernel(packet, rule, spread, *interfaces));
+    if (!ports.empty()) policy.on_port = PortOf(ports);
   }
+  ASSIGN_OR_RETURN(ExactAnswer answer, Ask(packet, policy, *interfaces));
   ASSIGN_OR_RETURN(std::vector<Socket> of_port, SocketsOfPort(packet.proto(), answer.lport));
   for (const Socket& socket : of_port) {
     const bool target = answer.target && answer.target->cookie == socket.cookie;
@@ -222,16 +281,27 @@ absl::StatusOr<Explanation> Explainer::Exact(const Packet& packet, const Policy&
   }
   ExplainLookup lookup(answer, *interfaces, std::move(of_port));
   Explanation explanation = Explain(packet, policy, lookup);
+  if (!ports.empty()) ExplainPorts(std::move(ports), spread.by, &explanation);
   RETURN_IF_ERROR(AddDelivery(packet, *interfaces, &explanation));
   return explanation;
 }
 
-absl::StatusOr<Explanation> Explainer::Mirror(const Packet& packet, const Policy& policy,
-                                              const SocketTable& table,
+absl::StatusOr<Explanation> Explainer::Mirror(const Packet& packet, const Policy& rule,
+                                              const SpreadSpec& spread, const SocketTable& table,
                                               const InterfaceSnapshot& interfaces) {
   TableLookup lookup(table, interfaces);
+  Policy policy = rule;
+  std::vector<PortCandidate> ports;
+  if (spread.active() && packet.outcome == ParseOutcome::kOk) {
+    LaddrSource source;
+    const Address laddr = ListenerAddress(packet, policy, lookup, &source);
+    ports = RankPorts(Spread(spread), packet,
+                      [&](uint16_t port) { return lookup.StateAt(packet, laddr, port); });
+    policy.on_port = PortOf(ports);
+  }
   lookup.collect_candidates();
   Explanation explanation = Explain(packet, policy, lookup);
+  if (!ports.empty()) ExplainPorts(std::move(ports), spread.by, &explanation);
   RETURN_IF_ERROR(AddDelivery(packet, interfaces, &explanation));
   return explanation;
 }
@@ -274,7 +344,7 @@ Json ToJson(const Explanation& explanation, const Packet& packet, const Interfac
   if (explanation.decision.socket) owner = OwnerOf(*explanation.decision.socket, owners);
   Json json = ToJson(explanation.decision, packet, names, owner);
   json["steps"] = StepsJson(explanation.steps, owners);
-  json["kernel"] = KernelWould(packet, explanation.decision);
+  json["kernel"] = KernelWould(packet, explanation.decision, HasSeveralPorts(explanation.steps));
   json["source"] = source;
   return json;
 }

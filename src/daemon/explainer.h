@@ -10,6 +10,7 @@
 #include "daemon/explain_context.h"
 #include "daemon/json.h"
 #include "decide/explain.h"
+#include "decide/spread.h"
 #include "diagnose/socket_owner.h"
 #include "mirror/exact.h"
 #include "mirror/interfaces.h"
@@ -28,11 +29,14 @@ class Explainer {
   // `own_program`: the id of the daemon's sk_lookup program, where the daemon asks.
   static absl::StatusOr<std::unique_ptr<Explainer>> Open(uint32_t own_program = 0);
 
-  // By asking sock_diag for this packet. An error where the kernel did not answer.
-  absl::StatusOr<Explanation> Exact(const Packet& packet, const Policy& policy);
+  // By asking sock_diag for this packet, at each port of `spread`. An error where the kernel did
+  // not answer.
+  absl::StatusOr<Explanation> Exact(const Packet& packet, const Policy& policy,
+                                    const SpreadSpec& spread = {});
   // By a mirror, as the daemon would where it does not ask.
   absl::StatusOr<Explanation> Mirror(const Packet& packet, const Policy& policy,
-                                     const SocketTable& table, const InterfaceSnapshot& interfaces);
+                                     const SpreadSpec& spread, const SocketTable& table,
+                                     const InterfaceSnapshot& interfaces);
 
  private:
   Explainer(std::unique_ptr<Interfaces> interfaces, ExactQuerier querier, DiagClient dumps,
@@ -43,6 +47,12 @@ class Explainer {
         routes_(std::move(routes)),
         context_(std::move(context)) {}
 
+  absl::StatusOr<ExactAnswer> Ask(const Packet& packet, const Policy& policy,
+                                  const InterfaceSnapshot& interfaces);
+  absl::StatusOr<std::vector<PortCandidate>> PortsByKernel(const Packet& packet,
+                                                           const Policy& policy,
+                                                           const SpreadSpec& spread,
+                                                           const InterfaceSnapshot& interfaces);
   absl::StatusOr<std::vector<Socket>> SocketsOfPort(Proto proto, uint16_t port);
   absl::Status AddDelivery(const Packet& packet, const InterfaceSnapshot& interfaces,
                            Explanation* explanation);

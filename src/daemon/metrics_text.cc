@@ -58,6 +58,28 @@ void ByTarget(Writer& w, const Json& stats, const char* name, const char* help,
   }
 }
 
+// Of targets with several on-ports, each port's packets and whether anybody listens there.
+void Ports(Writer& w, const Json& stats) {
+  for (const bool packets : {true, false}) {
+    bool any = false;
+    for (const auto& [target, object] : stats["targets"].items()) {
+      if (!object.contains("on_ports")) continue;
+      if (!std::exchange(any, true)) {
+        if (packets) {
+          w.Metric("on_port_packets_total", "counter",
+                   "Packets led to the listener at each of a target's several on-ports.");
+        } else {
+          w.Metric("on_port_listens", "gauge", "Whether a transparent listener is there.");
+        }
+      }
+      for (const Json& port : object["on_ports"]) {
+        w.Sample({{"target", target}, {"port", port["port"].dump()}},
+                 packets ? port["packets"] : Json(!port["listens"].empty()));
+      }
+    }
+  }
+}
+
 // One sample a target and key of the object that stands at `key`.
 void ByTargetAnd(Writer& w, const Json& stats, const char* name, const char* help, const char* key,
                  const char* label, std::initializer_list<const char*> words = {}) {
@@ -161,6 +183,7 @@ std::string MetricsText(const Json& stats) {
   w.Only("configuration", "gauge", "Number of the configuration, 1 for the first.",
          stats["configuration"]);
   Targets(w, stats);
+  Ports(w, stats);
   w.Metric("losses_total", "counter", "Packets lost, or decided without effect, by cause.");
   for (const auto& [kind, count] : stats["losses"].items()) w.Sample({{"kind", kind}}, count);
   // Percentiles since the start; upper bounds of powers of two nanoseconds.

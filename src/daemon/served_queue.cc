@@ -13,9 +13,11 @@ absl::StatusOr<ServedQueue::Version> ServedQueue::MakeVersion(std::shared_ptr<co
   ASSIGN_OR_RETURN(DiagClient client, DiagClient::Open());
   auto decider = std::make_unique<Decider>(
       target->policy, context_.mirror, ExactQuerier(std::move(client), &context_.mirror->table()),
-      context_.steering);
+      context_.steering, QueryRates(),
+      target->spread.active() ? std::make_shared<const Spread>(target->spread) : nullptr);
   Version version{
       .target = std::move(target), .decider = nullptr, .counters = &decider->counters()};
+  version.spread = decider->spread();
   version.decider = std::make_shared<DeciderVersion>();
   version.decider->number = number;
   version.decider->decider = std::move(decider);
@@ -83,7 +85,7 @@ void ServedQueue::Undo() {
 void ServedQueue::FoldLocked() {
   for (auto& [number, version] : versions_) {
     if (number == now_ || version.decider == nullptr || version.decider.use_count() > 1) continue;
-    retired_.Add(*version.counters);
+    retired_.Add(*version.counters, version.spread.get());
     retired_decider_.exact_failed.Add(version.counters->exact_failed.value());
     retired_decider_.shed.Add(version.counters->shed.value());
     retired_decider_.steer_failed.Add(version.counters->steer_failed.value());
@@ -126,7 +128,7 @@ StatsTotals ServedQueue::SumLocked() const {
   StatsTotals totals = retired_;
   totals.Add(worker_->counters());
   for (const auto& [number, version] : versions_) {
-    if (version.counters != nullptr) totals.Add(*version.counters);
+    if (version.counters != nullptr) totals.Add(*version.counters, version.spread.get());
   }
   return totals;
 }

@@ -83,6 +83,7 @@ class ServedQueue : private BatchObserver {
     std::shared_ptr<const Target> target;
     std::shared_ptr<DeciderVersion> decider;    // null once it is folded into retired_
     const DeciderCounters* counters = nullptr;  // of `decider`
+    std::shared_ptr<const Spread> spread;       // of `decider`
   };
 
   explicit ServedQueue(const QueueContext& context) : context_(context) {}

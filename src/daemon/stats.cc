@@ -39,6 +39,18 @@ Json QueueJson(const std::string& target, uint16_t number, const WorkerCounters&
   return json;
 }
 
+Json PortsJson(const std::vector<PortStatus>& ports, const StatsTotals& totals) {
+  Json json = Json::array();
+  for (const PortStatus& port : ports) {
+    const auto count = totals.to_port.find(port.port);
+    json.push_back({{"port", port.port},
+                    {"backup", port.backup},
+                    {"packets", count == totals.to_port.end() ? 0 : count->second},
+                    {"listens", port.listens}});
+  }
+  return json;
+}
+
 }  // namespace
 
 void StatsTotals::Add(const WorkerCounters& worker) {
@@ -52,7 +64,10 @@ void StatsTotals::Add(const WorkerCounters& worker) {
   for (size_t i = 0; i < decide_ns.size(); ++i) decide_ns[i] += worker.decide_ns_packets.bucket(i);
 }
 
-void StatsTotals::Add(const DeciderCounters& decider) {
+void StatsTotals::Add(const DeciderCounters& decider, const Spread* spread) {
+  for (size_t i = 0; spread != nullptr && i < spread->size(); ++i) {
+    to_port[spread->port(i)] += decider.to_port[i].value();
+  }
   by_mirror += decider.by_mirror.value();
   by_cache += decider.by_cache.value();
   by_exact += decider.by_exact.value();
@@ -73,6 +88,7 @@ void StatsTotals::Combine(const StatsTotals& other, Op op) {
         &StatsTotals::time_wait_end_failed, &StatsTotals::steered}) {
     this->*member = op(this->*member, other.*member);
   }
+  for (const auto& [port, count] : other.to_port) to_port[port] = op(to_port[port], count);
   std::transform(reasons.begin(), reasons.end(), other.reasons.begin(), reasons.begin(), op);
   std::transform(decide_ns.begin(), decide_ns.end(), other.decide_ns.begin(), decide_ns.begin(),
                  op);
@@ -178,7 +194,12 @@ Json StatsBuilder::Build() const {
   json["decide_ns"] = totals_.Latency();
   json["losses"] = ToJson(losses_);
   json["targets"] = Json::object();
-  for (const auto& [name, totals] : targets_) totals.PutInto(&json["targets"][name]);
+  for (const auto& [name, totals] : targets_) {
+    totals.PutInto(&json["targets"][name]);
+    const auto ports = ports_.find(name);
+    if (ports == ports_.end()) continue;
+    json["targets"][name]["on_ports"] = PortsJson(ports->second, totals);
+  }
   json["queues"] = queues_;
   json["mirror"] = mirror_;
   json["steering"] = steering_;

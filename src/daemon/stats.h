@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "daemon/fast_path.h"
 #include "daemon/json.h"
 #include "daemon/losses.h"
+#include "daemon/port_watch.h"
 #include "engine/decider.h"
 #include "mirror/mirror.h"
 #include "queue/worker.h"
@@ -27,9 +29,12 @@ struct StatsTotals {
   uint64_t by_mirror = 0, by_cache = 0, by_exact = 0, over_budget = 0, exact_queries = 0;
   uint64_t time_wait_ended = 0, time_wait_end_failed = 0, steered = 0;
   std::array<uint64_t, 40> decide_ns{};  // log2 histogram
+  // Packets led to the listener at each of a target's several on-ports.
+  std::map<uint16_t, uint64_t> to_port;
 
   void Add(const WorkerCounters& worker);
-  void Add(const DeciderCounters& decider);
+  // `spread`: the decider's ports where it has several, else null.
+  void Add(const DeciderCounters& decider, const Spread* spread);
   void Add(const StatsTotals& other);
   void Subtract(const StatsTotals& other);
   // packets, bytes, verdicts, reasons, decided_by, time_wait.
@@ -51,6 +56,10 @@ class StatsBuilder {
   // Counts that are no target's.
   void AddTotals(const StatsTotals& totals) { totals_.Add(totals); }
   void AddTarget(const std::string& name, const StatsTotals& totals);
+  // Its several on-ports, with who listens there now.
+  void AddPorts(const std::string& name, std::vector<PortStatus> ports) {
+    ports_[name] = std::move(ports);
+  }
   void AddQueue(const std::string& target, const QueueWorker& worker);
   void SetLosses(const Losses& losses) { losses_ = losses; }
   void SetConfiguration(uint32_t number) { configuration_ = number; }
@@ -64,6 +73,7 @@ class StatsBuilder {
   uint32_t configuration_ = 0;
   StatsTotals totals_;
   std::vector<std::pair<std::string, StatsTotals>> targets_;
+  std::map<std::string, std::vector<PortStatus>> ports_;
   Json queues_ = Json::array();
   Losses losses_;
   Json mirror_;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "decide/spread.h"
 #include "queue/options.h"
 #include "ruleset/spec.h"
 #include "utproxy/policy.h"
@@ -18,6 +19,8 @@ namespace utproxy {
 struct Target {
   std::string name = "default";
   Policy policy;
+  // Active where there are several on-ports; policy.on_port is then the first of them.
+  SpreadSpec spread;
   RulesetSpec ruleset;
   // Queue numbers, both ends included; one worker each.
   uint16_t queue_first = 0;

@@ -2,6 +2,7 @@
 #include "daemon/trace_json.h"
 
 #include <absl/strings/escaping.h>
+#include <absl/strings/str_cat.h>
 #include <absl/strings/string_view.h>
 #include <absl/time/time.h>
 
@@ -44,6 +45,19 @@ ExplainStep SteerFailed() {
 
 }  // namespace
 
+namespace {
+
+// Which ports had a listener then, nobody knows any more.
+void TellChoice(const SpreadSpec& spread, Explanation* explanation) {
+  for (ExplainStep& step : explanation->steps) {
+    if (step.kind != StepKind::kLaddr) continue;
+    absl::StrAppend(&step.why, " The port was chosen among ", spread.ToString(), " by a hash of ",
+                    spread.by == SpreadBy::kClient ? "the client's address." : "the flow.");
+  }
+}
+
+}  // namespace
+
 Json RawJson(const TraceRecord& record) {
   Json raw;
   raw["bytes"] = absl::BytesToHexString(
@@ -58,10 +72,14 @@ std::string TimeText(int64_t realtime_ns) {
                           absl::UTCTimeZone());
 }
 
-RecordStory TellRecord(const TraceRecord& record, const Policy& policy, PortLists* around) {
+RecordStory TellRecord(const TraceRecord& record, const Policy& rule, const SpreadSpec& spread,
+                       PortLists* around) {
   if (record.trouble == Trouble::kExactFailed) return {.steps = NoAnswer(), .tproxy = std::nullopt};
   RecordLookup lookup(record, around);
+  Policy policy = rule;
+  if (spread.active() && record.looked_up) policy.on_port = record.lport;
   Explanation explanation = Explain(record.packet, policy, lookup);
+  if (spread.active()) TellChoice(spread, &explanation);
   RecordStory story{.steps = std::move(explanation.steps),
                     .tproxy = std::move(explanation.decision)};
   if (record.trouble == Trouble::kSteerFailed) story.steps.push_back(SteerFailed());
@@ -85,9 +103,10 @@ Json ToJson(const TraceRecord& record, const TraceContext& context, const TraceP
   if (record.has_socket) owner = OwnerOf(record.socket, owners);
   json.update(ToJson(record.decision(), record.packet, context.names, owner));
   if (parts.steps) {
-    const RecordStory story = TellRecord(record, context.policy, around);
+    const RecordStory story = TellRecord(record, context.policy, context.spread, around);
     json["steps"] = StepsJson(story.steps, owners);
-    if (story.tproxy) json["kernel"] = KernelWould(record.packet, *story.tproxy);
+    if (story.tproxy)
+      json["kernel"] = KernelWould(record.packet, *story.tproxy, context.spread.active());
   }
   json["source"] = OriginName(record.origin);
   if (parts.raw) json["raw"] = RawJson(record);

@@ -9,6 +9,7 @@
 
 #include "daemon/json.h"
 #include "decide/explain.h"
+#include "decide/spread.h"
 #include "diagnose/socket_owner.h"
 #include "trace/port_lists.h"
 #include "trace/record.h"
@@ -24,6 +25,7 @@ struct TraceContext {
   std::string target;
   uint16_t queue = 0;
   Policy policy;
+  SpreadSpec spread = {};
   int64_t realtime_offset_ns = 0;  // CLOCK_REALTIME minus CLOCK_MONOTONIC
   InterfaceNames names;
 };
@@ -45,7 +47,8 @@ struct RecordStory {
 
 // Decide() over what the record says was found, with its recorder. `around` may be null (see
 // RecordLookup).
-RecordStory TellRecord(const TraceRecord& record, const Policy& policy, PortLists* around);
+RecordStory TellRecord(const TraceRecord& record, const Policy& policy, const SpreadSpec& spread,
+                       PortLists* around);
 
 // The object of `utproxy trace`: that of one decision with time, target, queue, id, wait_ns and
 // decide_ns. `around` as above; `owners` of sockets, where known. With the steps goes "kernel",

@@ -117,6 +117,7 @@ const TraceContext& TraceStream::ContextOf(const Item& item) const {
     const std::shared_ptr<const Target> target = cursor.source.target(item.record.configuration);
     cursor.context.target = target->name;
     cursor.context.policy = target->policy;
+    cursor.context.spread = target->spread;
     cursor.configuration = item.record.configuration;
   }
   return cursor.context;

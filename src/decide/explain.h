@@ -29,6 +29,17 @@ enum class StepKind : uint8_t {
 // "established", "time_wait", ... as the JSON output names them.
 const char* StepName(StepKind kind);
 
+enum class PortState : uint8_t;
+
+// One of several on-ports of a target (decide/spread.h), for people to read.
+struct PortCandidate {
+  uint16_t port = 0;
+  bool backup = false;
+  PortState state{};
+  bool chosen = false;
+  std::string why = {};  // one sentence
+};
+
 struct ExplainStep {
   StepKind kind = StepKind::kEstablished;
   // established   found, none, ignored (a UDP socket that does not count), skipped (no headers)
@@ -40,6 +51,9 @@ struct ExplainStep {
   std::string result;
   std::string why;                    // sentences for a netfilter engineer
   std::vector<Candidate> candidates;  // of a listener lookup; empty in all other steps
+  // Of a laddr step of a target with several on-ports: in the order in which the packet would go to
+  // them.
+  std::vector<PortCandidate> ports = {};
 };
 
 struct Explanation {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Who listens where a target looks for a listener.
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
 #include <netinet/in.h>
 
@@ -64,8 +66,8 @@ void ForEachPlace(const SystemView& view, absl::FunctionRef<void(const Place&)> 
     if (!entry.target.policy_known) return;
     Address laddr = policy.on_ip(entry.family);
     if (laddr.IsUnspecified()) laddr = entry.iif.Primary(entry.family).value_or(Address());
-    std::vector<uint16_t> ports;
-    if (policy.on_port != 0) ports.push_back(policy.on_port);
+    std::vector<uint16_t> ports = entry.target.spread.AllPorts();
+    if (ports.empty() && policy.on_port != 0) ports.push_back(policy.on_port);
     for (const NumberRange& r : entry.target.dports) {
       if (policy.on_port != 0 || r.last - r.first >= kMaxPorts) continue;
       for (uint64_t p = r.first; p <= r.last; ++p) ports.push_back(static_cast<uint16_t>(p));
@@ -88,10 +90,21 @@ bool OtherIsServed(const SystemView& view, const Place& place) {
   return Look(view, other).state == State::kGood;
 }
 
+// Another of the target's ports takes what this one should.
+bool AnotherPortServes(const SystemView& view, const Place& place) {
+  for (const uint16_t port : place.entry.target.spread.AllPorts()) {
+    Place other = place;
+    other.port = port;
+    if (Look(view, other).state == State::kGood) return true;
+  }
+  return false;
+}
+
 // A target for both protocols whose proxy serves one of them is broken for the other one where a
 // rule sends that there; else, or where misses pass, incomplete.
 Severity SeverityFor(const SystemView& view, const Place& place) {
   const ProxyTarget& target = place.entry.target;
+  if (AnotherPortServes(view, place)) return Severity::kWarning;
   const bool lost = !target.rules.empty() && target.policy.on_miss == OnMiss::kDrop;
   return OtherIsServed(view, place) && !lost ? Severity::kWarning : Severity::kError;
 }
@@ -161,11 +174,38 @@ std::string NoListenerFix(const SystemView& view, const Place& place) {
   return "utproxy ruleset remove";
 }
 
+// Of several ports the one where nobody listens is left out, where the command line says the ports.
+Finding MissingOneOf(const SystemView& view, const Place& place) {
+  const SpreadSpec& spread = place.entry.target.spread;
+  Finding f = About(view, place, "no_listener");
+  f.cause =
+      absl::StrCat("Nobody listens on ", PlaceText(place), " for ", FamilyText(place.entry.family),
+                   ", one of the target's ports ", spread.ToString(),
+                   "; the others serve its clients. Start the proxy's ", "process there; ");
+  const auto without = [&place](std::vector<uint16_t> ports) {
+    std::erase(ports, place.port);
+    return absl::StrJoin(ports, ",");
+  };
+  // Where only backups serve, they are the ports.
+  const bool last = spread.ports.size() == 1 && spread.ports[0] == place.port;
+  f.fix = RestartDaemon(view, place.entry.target,
+                        {{"--on-port", without(last ? spread.backups : spread.ports)},
+                         {"--backup-port", last ? "" : without(spread.backups)}});
+  if (f.fix.empty() || absl::StrContains(f.fix, "--config")) {
+    f.fix = "utproxy doctor --watch";
+    absl::StrAppend(&f.cause, "the command tells when somebody listens there.");
+  } else {
+    absl::StrAppend(&f.cause, "until then the fix leaves the port out.");
+  }
+  return f;
+}
+
 }  // namespace
 
 void CheckListener(const SystemView& view, Findings* findings) {
   ForEachPlace(view, [&](const Place& place) {
     if (Look(view, place).state != State::kAbsent) return;
+    if (AnotherPortServes(view, place)) return findings->push_back(MissingOneOf(view, place));
     Finding f = About(view, place, "no_listener");
     f.cause = absl::StrCat("Nobody listens on ", PlaceText(place), " for ",
                            FamilyText(place.entry.family), ", where the proxy should");

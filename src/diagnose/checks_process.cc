@@ -22,7 +22,7 @@ bool IsListener(const ProxyTarget& target, const Socket& s) {
   const bool listens = s.proto == Proto::kTcp ? s.listening() : !s.connected();
   const uint16_t port = target.policy.on_port;
   return listens && target.Covers(s.proto) && target.policy_known && s.transparent() &&
-         (port != 0 ? s.local_port == port : target.CoversPort(s.local_port));
+         (port != 0 ? target.LeadsToPort(s.local_port) : target.CoversPort(s.local_port));
 }
 
 // The processes that serve a target.
@@ -96,13 +96,14 @@ void CheckFdLimit(const SystemView& view, Findings* findings) {
 
 void CheckExposed(const SystemView& view, Findings* findings) {
   for (const ProxyTarget& target : view.targets) {
-    const uint16_t port = target.policy.on_port;
-    if (!target.policy_known || port == 0 || target.CoversPort(port)) continue;
+    if (!target.policy_known || target.policy.on_port == 0) continue;
     for (const SocketFacts& each : view.sockets) {
       const Socket& s = each.socket;
+      const uint16_t port = s.local_port;
+      if (!target.LeadsToPort(port) || target.CoversPort(port)) continue;
       // A connection to the listener's own address and port was not redirected there.
-      const bool direct = s.proto == Proto::kTcp && s.connected() && s.local_port == port &&
-                          s.transparent() && view.IsLocal(s.local) && !view.IsLocal(s.remote);
+      const bool direct = s.proto == Proto::kTcp && s.connected() && s.transparent() &&
+                          view.IsLocal(s.local) && !view.IsLocal(s.remote);
       if (!direct) continue;
       const Family family = PeerFamily(s);
       Finding f;

@@ -146,7 +146,7 @@ void CheckOwnServices(const SystemView& view, Findings* findings) {
       const bool listens = s.proto == Proto::kTcp ? s.listening() : !s.connected();
       const bool family = entry.family == Family::kIpv4 ? !s.inet6() || !s.v6only() : s.inet6();
       if (!listens || !family || !target.Covers(s.proto) || !target.CoversPort(s.local_port) ||
-          s.transparent() || !s.transparent_known() || s.local_port == target.policy.on_port ||
+          s.transparent() || !s.transparent_known() || target.LeadsToPort(s.local_port) ||
           (!s.local.IsUnspecified() && s.local != *own)) {
         continue;
       }

@@ -81,7 +81,10 @@ std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family
   const RuleRef* rule = RuleOf(target, family);
   if (rule == nullptr || target.kind == ProxyTarget::Kind::kQueue) {
     Options options;
-    if (port != target.policy.on_port) options.emplace_back("--on-port", absl::StrCat(port));
+    if (target.spread.active()) options = {{"--backup-port", ""}, {"--spread", ""}};
+    if (!options.empty() || port != target.policy.on_port) {
+      options.emplace_back("--on-port", absl::StrCat(port));
+    }
     if (!address.empty()) {
       options.emplace_back("--on-ip", std::string(address));
       const Family other = family == Family::kIpv4 ? Family::kIpv6 : Family::kIpv4;
@@ -93,6 +96,7 @@ std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family
     if (!restart.empty()) return restart;
     ProxyTarget moved = target;
     moved.policy.on_port = port;
+    moved.spread = {};
     if (const auto parsed = Address::Parse(address)) {
       (family == Family::kIpv4 ? moved.policy.on_ip4 : moved.policy.on_ip6) = *parsed;
     }
@@ -145,7 +149,7 @@ std::string RunCommand(const ProxyTarget& target, absl::string_view more) {
       absl::StrAppend(&text, " --queue-balance ", target.queue_first, ":", target.queue_last);
     }
     const Policy& p = target.policy;
-    if (p.on_port != 0) absl::StrAppend(&text, " --on-port ", p.on_port);
+    absl::StrAppend(&text, OnPortWords(p, target.spread));
     for (const Family family : {Family::kIpv4, Family::kIpv6}) {
       if (p.on_ip(family).IsUnspecified()) continue;
       absl::StrAppend(&text, " --on-ip ", p.on_ip(family).ToString(family));

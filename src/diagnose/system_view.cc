@@ -26,6 +26,12 @@ bool ProxyTarget::CoversPort(uint16_t port) const {
          });
 }
 
+bool ProxyTarget::LeadsToPort(uint16_t port) const {
+  if (!spread.active()) return port == policy.on_port;
+  const std::vector<uint16_t> all = spread.AllPorts();
+  return std::find(all.begin(), all.end(), port) != all.end();
+}
+
 bool ProxyTarget::CoversInterface(const std::string& name) const {
   return iifs.empty() || std::any_of(iifs.begin(), iifs.end(), [&](absl::string_view pattern) {
            return absl::ConsumeSuffix(&pattern, "*") ? absl::StartsWith(name, pattern)

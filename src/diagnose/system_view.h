@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "decide/spread.h"
 #include "diagnose/ruleset_facts.h"
 #include "netlink/route_probe.h"
 #include "utproxy/address.h"
@@ -123,6 +124,7 @@ struct ProxyTarget {
   bool mark_set = true;                     // the rule, or one before it, changes the mark
   bool mark_known = true;                   // false: rules before it may give any mark
   Policy policy;
+  SpreadSpec spread;  // active where it has several on-ports, of which policy has the first
   uint16_t queue_first = 0, queue_last = 0;
   bool bypass = false;
   bool local_output = false;  // told by the user
@@ -136,6 +138,8 @@ struct ProxyTarget {
   bool Covers(Family family) const { return family == Family::kIpv4 ? v4 : v6; }
   bool Covers(Proto proto) const { return proto == Proto::kTcp ? tcp : udp; }
   bool CoversPort(uint16_t port) const;
+  // Whether the port is, or is one of, those it leads to.
+  bool LeadsToPort(uint16_t port) const;
   bool CoversInterface(const std::string& name) const;
 };
 

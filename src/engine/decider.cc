@@ -22,8 +22,9 @@ bool NeedsSteering(const Packet& packet, const Decision& decision) {
 }
 
 Decider::Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Steering* steering,
-                 const QueryRates& rates)
+                 const QueryRates& rates, std::shared_ptr<const Spread> spread)
     : policy_(policy),
+      spread_(std::move(spread)),
       mirror_(mirror),
       steering_(steering),
       querier_(std::move(querier)),
@@ -82,6 +83,7 @@ void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Dec
     Remember(decisions);
     unsure_.swap(gone_);
   }
+  if (spread_ != nullptr) CountPorts(decisions);
 }
 
 int64_t Decider::CheckCost(size_t batch) const {
@@ -193,7 +195,7 @@ void Decider::RefreshInterfaces() {
 // Where that is unsure, `*decision` is the likeliest, and `*query` is set.
 Decider::Source Decider::DecideByMirror(const Packet& packet, uint64_t circumstances,
                                         Decision* decision, QueryClass* query) {
-  TableLookup lookup(mirror_->table(), *interfaces_);
+  TableLookup lookup(mirror_->table(), *interfaces_, spread_.get());
   const bool datagram = packet.outcome == ParseOutcome::kOk && !packet.is_tcp();
   const bool connected = datagram && lookup.UdpConnected(packet);
   if (datagram && !connected) {
@@ -225,6 +227,11 @@ bool Decider::FollowsItsSyn(const Packet& packet, const Decision& decision,
 // All that a cached decision rests on besides the flow: sockets at the listener's port, the
 // interfaces' addresses.
 uint64_t Decider::Circumstances(const Packet& packet) const {
+  if (spread_ != nullptr) {  // at any of them, as it may be another's turn then
+    uint32_t sum = 0;
+    for (size_t i = 0; i < spread_->size(); ++i) sum += mirror_->udp_epochs().Get(spread_->port(i));
+    return interfaces_generation_ << 32 | sum;
+  }
   const uint16_t lport = policy_.on_port != 0 ? policy_.on_port : packet.dport;
   return interfaces_generation_ << 32 | mirror_->udp_epochs().Get(lport);
 }
@@ -243,16 +250,18 @@ Decider::Source Decider::DecideByCache(const Packet& packet, uint64_t circumstan
 void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,
                             absl::Span<Decision> decisions) {
   asked_.clear();
+  ports_.clear();
   circumstances_.clear();
   learned_.clear();
   for (const size_t i : unsure_) {
     asked_.push_back(packets[i].packet);
     // Read before the kernel is asked: a change in between then makes the answer stale, not new.
     circumstances_.push_back(Circumstances(packets[i].packet));
+    if (spread_ != nullptr) ports_.push_back(PortToAsk(packets[i].packet, decisions[i]));
   }
   answers_.resize(asked_.size());
   const uint64_t queries = querier_.queries();
-  querier_.Ask(asked_, policy_, *interfaces_, absl::MakeSpan(answers_));
+  querier_.Ask(asked_, policy_, *interfaces_, absl::MakeSpan(answers_), ports_);
   for (size_t i = 0; i < asked_.size(); ++i) {
     Decision& decision = decisions[unsure_[i]];
     if (!answers_[i].complete) {
@@ -266,8 +275,76 @@ void Decider::DecideByExact(absl::Span<const QueuedPacket> packets,
     decision.origin = Origin::kExact;
     Learn(answers_[i]);
   }
+  if (spread_ != nullptr) AskOtherPorts(packets, decisions);
   counters_.exact_queries.Add(querier_.queries() - queries);
   mirror_->feed().Push(learned_);
+}
+
+// A packet for whose connection the mirror had no need of a listener may need one by the kernel.
+uint16_t Decider::PortToAsk(const Packet& packet, const Decision& decision) const {
+  if (decision.listener_looked_up) return decision.lport;
+  TableLookup lookup(mirror_->table(), *interfaces_, spread_.get());
+  LaddrSource source;
+  return lookup.SpreadPort(packet, ListenerAddress(packet, policy_, lookup, &source));
+}
+
+// Of the target's ports that have not been asked about the one whose turn it is: one that has a
+// listener by the mirror, else any.
+std::optional<size_t> Decider::NextPort(const Packet& packet,
+                                        const std::bitset<Spread::kMaxPorts>& tried) const {
+  TableLookup lookup(mirror_->table(), *interfaces_);
+  LaddrSource source;
+  const Address laddr = ListenerAddress(packet, policy_, lookup, &source);
+  const auto takes = [&](size_t i) {
+    return !tried[i] && lookup.StateAt(packet, laddr, spread_->port(i)) == PortState::kTakes;
+  };
+  if (const auto next = spread_->Choose(packet, takes)) return next;
+  return spread_->Choose(packet, [&](size_t i) { return !tried[i]; });
+}
+
+// For packets of unsure_ that the kernel knows no listener for at the port whose turn it was.
+void Decider::AskOtherPorts(absl::Span<const QueuedPacket> packets,
+                            absl::Span<Decision> decisions) {
+  other_.tried.assign(unsure_.size(), {});
+  for (size_t round = 1; round < spread_->size(); ++round) {
+    other_.at.clear();
+    other_.asked.clear();
+    other_.ports.clear();
+    for (size_t k = 0; k < unsure_.size(); ++k) {
+      const Decision& decision = decisions[unsure_[k]];
+      const Packet& packet = packets[unsure_[k]].packet;
+      if (!decision.listener_looked_up || decision.by_listener()) continue;
+      if (round == 1) other_.tried[k].set(*spread_->IndexOf(decision.lport));
+      const QueryClass query = !packet.is_tcp()       ? QueryClass::kDatagram
+                               : packet.is_pure_syn() ? QueryClass::kSyn
+                                                      : QueryClass::kSegment;
+      const std::optional<size_t> next = NextPort(packet, other_.tried[k]);
+      if (!next || !budget_.Take(query)) continue;
+      other_.tried[k].set(*next);
+      other_.at.push_back(k);
+      other_.asked.push_back(packet);
+      other_.ports.push_back(spread_->port(*next));
+    }
+    if (other_.at.empty()) return;
+    other_.answers.resize(other_.at.size());
+    querier_.Ask(other_.asked, policy_, *interfaces_, absl::MakeSpan(other_.answers), other_.ports);
+    for (size_t n = 0; n < other_.at.size(); ++n) {
+      if (!other_.answers[n].complete) continue;
+      ExactLookup lookup(other_.answers[n], *interfaces_);
+      Decision decision = Decide(other_.asked[n], policy_, lookup);
+      // A miss stays one at the port whose turn it was; a connection may have come meanwhile.
+      if (decision.listener_looked_up && !decision.by_listener()) continue;
+      decision.origin = Origin::kExact;
+      decisions[unsure_[other_.at[n]]] = std::move(decision);
+    }
+  }
+}
+
+void Decider::CountPorts(absl::Span<const Decision> decisions) {
+  for (const Decision& decision : decisions) {
+    if (decision.verdict != Verdict::kAccept || !decision.by_listener()) continue;
+    if (const auto i = spread_->IndexOf(decision.lport)) counters_.to_port[*i].Add(1);
+  }
 }
 
 void Decider::Learn(const ExactAnswer& answer) {
@@ -318,7 +395,8 @@ void Decider::Steer(const std::vector<size_t>& which, absl::Span<const QueuedPac
     }
     steer_at_.push_back(i);
     const uint32_t iif = interfaces_->DeliveryIndex(packet.iif);
-    const bool whole = what == SteerFor::kBeyondBudget && iif == packet.iif &&
+    // With several ports, one destination has flows of each.
+    const bool whole = what == SteerFor::kBeyondBudget && spread_ == nullptr && iif == packet.iif &&
                        !interfaces_->IsLocal(packet.dst) && destinations_.Has(packet, now_ns_);
     steer_requests_.push_back({.flow = packet.key(),
                                .listener_cookie = decisions[i].socket->cookie,

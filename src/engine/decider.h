@@ -2,10 +2,13 @@
 #ifndef UTPROXY_ENGINE_DECIDER_H_
 #define UTPROXY_ENGINE_DECIDER_H_
 
+#include <array>
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "decide/spread.h"
 #include "engine/flow_cache.h"
 #include "engine/marked_destinations.h"
 #include "engine/query_budget.h"
@@ -34,6 +37,8 @@ struct alignas(64) DeciderCounters {
   Counter steered;       // packets that a flow entry was put or kept for
   Counter shed;          // hits beyond the budget, dropped as the queue was crowded
   Counter steer_failed;  // hits dropped since their entry could not stand
+  // Where the target has several ports: packets led to the listener at each, in their order.
+  std::array<Counter, Spread::kMaxPorts> to_port;
 };
 
 // Whether routing by the mark alone would look for the socket elsewhere than the decision found it:
@@ -94,6 +99,12 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // dropping them does, and a queue that runs full drops packets of the connections, too, whereas a
 // client sends its SYN again. Datagrams, which nobody may send again, are not shed.
 //
+// Where the target has several ports, the mirror says which of them have a listener for a packet,
+// and the kernel is asked about the one whose turn it is (decide/spread.h). Where it knows of none
+// there, the others are asked about as far as the budget goes, so that a packet is dropped for want
+// of a listener at all of them, and none is lost to a listener that has just gone. Only a listener
+// that has just come is passed over, until the mirror knows of it.
+//
 // So a flood takes exactness where sockets have just changed, and for as long as it lasts. A
 // connection that the mirror knows has its segments decided as ever. What the flow cache knows of a
 // UDP flow, a flood of datagrams may push out: the flow is then one of those beyond the budget.
@@ -105,14 +116,16 @@ class Decider : public BatchDecider {
   // are few among them either way.
   static constexpr int64_t kBackloggedCheckCost = 4;
 
-  // `mirror` and `steering` must outlive this; `steering` null: deliver by mark alone.
+  // `mirror` and `steering` must outlive this; `steering` null: deliver by mark alone. `spread`:
+  // the ports in the place of the policy's one, or null.
   Decider(const Policy& policy, Mirror* mirror, ExactQuerier querier, Steering* steering,
-          const QueryRates& rates = {});
+          const QueryRates& rates = {}, std::shared_ptr<const Spread> spread = nullptr);
 
   void DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) override;
   void SetCrowded(bool crowded) override { crowded_ = crowded; }
 
   const DeciderCounters& counters() const { return counters_; }
+  const std::shared_ptr<const Spread>& spread() const { return spread_; }
 
  private:
   int64_t CheckCost(size_t batch) const;
@@ -135,6 +148,11 @@ class Decider : public BatchDecider {
   void RememberGuesses(absl::Span<const QueuedPacket> packets,
                        absl::Span<const Decision> decisions);
   void DecideByExact(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
+  uint16_t PortToAsk(const Packet& packet, const Decision& decision) const;
+  void AskOtherPorts(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
+  std::optional<size_t> NextPort(const Packet& packet,
+                                 const std::bitset<Spread::kMaxPorts>& tried) const;
+  void CountPorts(absl::Span<const Decision> decisions);
   void Learn(const ExactAnswer& answer);
   void EndTimeWaits(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions);
   void Steer(const std::vector<size_t>& which, absl::Span<const QueuedPacket> packets,
@@ -146,6 +164,7 @@ class Decider : public BatchDecider {
   uint64_t Circumstances(const Packet& packet) const;
 
   const Policy policy_;
+  const std::shared_ptr<const Spread> spread_;
   Mirror* const mirror_;
   Steering* const steering_;
   ExactQuerier querier_;
@@ -168,6 +187,15 @@ class Decider : public BatchDecider {
   std::vector<size_t> gone_;
   std::vector<Packet> asked_;
   std::vector<ExactAnswer> answers_;
+  std::vector<uint16_t> ports_;  // to ask about, where there are several
+  struct OtherPorts {
+    std::vector<std::bitset<Spread::kMaxPorts>> tried;  // of unsure_
+    std::vector<size_t> at;                             // in unsure_
+    std::vector<Packet> asked;
+    std::vector<uint16_t> ports;
+    std::vector<ExactAnswer> answers;
+  };
+  OtherPorts other_;
   std::vector<uint64_t> seen_;  // each packet's circumstances, before anything was looked up
   std::vector<uint64_t> circumstances_;
   std::vector<Socket> learned_;

@@ -107,17 +107,20 @@ void ExactQuerier::Remember(std::optional<Socket>* own) {
 }
 
 void ExactQuerier::Ask(absl::Span<const Packet> packets, const Policy& policy,
-                       const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers) {
-  AskOnce(packets, policy, interfaces, answers);
+                       const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers,
+                       absl::Span<const uint16_t> ports) {
+  AskOnce(packets, policy, interfaces, answers, ports);
   for (size_t i = 0; i < packets.size(); ++i) {
     for (int attempt = 1; !answers[i].complete && attempt < kAttempts; ++attempt) {
-      AskOnce(packets.subspan(i, 1), policy, interfaces, answers.subspan(i, 1));
+      AskOnce(packets.subspan(i, 1), policy, interfaces, answers.subspan(i, 1),
+              ports.empty() ? ports : ports.subspan(i, 1));
     }
   }
 }
 
 void ExactQuerier::AskOnce(absl::Span<const Packet> packets, const Policy& policy,
-                           const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers) {
+                           const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers,
+                           absl::Span<const uint16_t> ports) {
   target_asked_.assign(packets.size(), false);
   for (size_t i = 0; i < packets.size(); ++i) {
     const Packet& packet = packets[i];
@@ -126,7 +129,7 @@ void ExactQuerier::AskOnce(absl::Span<const Packet> packets, const Policy& polic
     ExactLookup lookup(answer, interfaces);
     LaddrSource source;
     answer.laddr = ListenerAddress(packet, policy, lookup, &source);
-    answer.lport = policy.on_port != 0 ? policy.on_port : packet.dport;
+    answer.lport = !ports.empty() ? ports[i] : policy.on_port != 0 ? policy.on_port : packet.dport;
     // By its flow's entry the packet would lead to an earlier answer of ours, not to the kernel's.
     if (TargetIsOwn(packet, answer) && steered_ && steered_(packet) != 0) release_(packet);
     Add(i, packet, Lookup::kOwn, answer);

@@ -45,6 +45,8 @@ class ExactLookup {
   std::optional<Address> PrimaryAddress(uint32_t ifindex, Family family) {
     return interfaces_.PrimaryAddress(ifindex, family);
   }
+  // The one that the kernel was asked about.
+  uint16_t SpreadPort(const Packet&, const Address&) { return answer_.lport; }
 
  private:
   const ExactAnswer& answer_;
@@ -71,9 +73,11 @@ class ExactQuerier {
   }
 
   // Fills answers[i] for packets[i]; all must have outcome kOk. Where an answer fails, or what it
-  // is about changes at that very moment, the kernel is asked again.
+  // is about changes at that very moment, the kernel is asked again. Where the rule has several
+  // ports, `ports` has each packet's, in host byte order; else it is empty.
   void Ask(absl::Span<const Packet> packets, const Policy& policy,
-           const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers);
+           const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers,
+           absl::Span<const uint16_t> ports = {});
 
   // Ends the TIME_WAIT minisocket `cookie` that this packet's tuple leads to.
   absl::Status EndTimeWait(const Packet& packet, uint64_t cookie);
@@ -88,7 +92,8 @@ class ExactQuerier {
   };
   void Add(size_t index, const Packet& packet, Lookup lookup, const ExactAnswer& answer);
   void AskOnce(absl::Span<const Packet> packets, const Policy& policy,
-               const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers);
+               const InterfaceSnapshot& interfaces, absl::Span<ExactAnswer> answers,
+               absl::Span<const uint16_t> ports);
   void Run(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers);
   void RunOnce(absl::Span<const Packet> packets, absl::Span<ExactAnswer> answers,
                std::vector<size_t>* again);

@@ -49,6 +49,20 @@ TableLookup::Sockets TableLookup::WildcardUdp(const Packet& packet, uint16_t lpo
   return found;
 }
 
+uint16_t TableLookup::SpreadPort(const Packet& packet, const Address& laddr) const {
+  if (spread_ == nullptr) return 0;
+  const std::optional<size_t> chosen = spread_->Choose(packet, [&](size_t i) {
+    return StateAt(packet, laddr, spread_->port(i)) == PortState::kTakes;
+  });
+  return spread_->port(chosen.value_or(spread_->First(packet)));
+}
+
+PortState TableLookup::StateAt(const Packet& packet, const Address& laddr, uint16_t lport) const {
+  TableLookup lookup(table_, interfaces_);
+  return StateOf(packet.is_tcp() ? lookup.TcpListener(packet, laddr, lport)
+                                 : lookup.Udp(packet, laddr, lport));
+}
+
 std::optional<Socket> TableLookup::Udp(const Packet& packet, const Address& laddr, uint16_t lport) {
   candidates_.clear();
   Sockets connected;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "decide/listener.h"
+#include "decide/spread.h"
 #include "mirror/interfaces.h"
 #include "utproxy/decide.h"
 #include "utproxy/socket_table.h"
@@ -16,8 +17,10 @@ namespace utproxy {
 // Lets Decide() read the mirror. Any thread; one instance a decision.
 class TableLookup {
  public:
-  TableLookup(const SocketTable& table, const InterfaceSnapshot& interfaces)
-      : table_(table), interfaces_(interfaces) {}
+  // `spread`: of the rule, where it has several ports, else null. All must outlive this.
+  TableLookup(const SocketTable& table, const InterfaceSnapshot& interfaces,
+              const Spread* spread = nullptr)
+      : table_(table), interfaces_(interfaces), spread_(spread) {}
 
   std::optional<Socket> TcpEstablished(const Packet& packet);
   std::optional<Socket> TcpListener(const Packet& packet, const Address& laddr, uint16_t lport);
@@ -25,6 +28,12 @@ class TableLookup {
   std::optional<Address> PrimaryAddress(uint32_t ifindex, Family family) {
     return interfaces_.PrimaryAddress(ifindex, family);
   }
+
+  // For Decide(): the port whose turn it is of those that have a listener for this packet; where
+  // none has, whose turn it is of all. 0 where the rule has one port.
+  uint16_t SpreadPort(const Packet& packet, const Address& laddr) const;
+  // What a listener lookup there would come to. Leaves candidates() and certain() alone.
+  PortState StateAt(const Packet& packet, const Address& laddr, uint16_t lport) const;
 
   // Some socket is connected to the datagram's sender from its destination.
   bool UdpConnected(const Packet& packet) const;
@@ -45,6 +54,7 @@ class TableLookup {
 
   const SocketTable& table_;
   const InterfaceSnapshot& interfaces_;
+  const Spread* const spread_;
   std::vector<Candidate> candidates_;
   bool collect_ = false;
   bool certain_ = true;

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <set>
 
+#include "diagnose/checks.h"
 #include "diagnose/fixes.h"
 #include "views.h"
 
@@ -174,6 +175,38 @@ TEST(Doctor, Listeners) {
   EXPECT_EQ(Ids(view), Set{"listener_address"});
   view.targets[0].policy.on_ip4 = *Address::Parse("127.0.0.1");
   EXPECT_TRUE(Ids(view).empty());
+}
+
+TEST(Doctor, OneOfSeveralOnPortsWithoutAListener) {
+  SystemView view = HealthyView();
+  view.targets[0].spread = {.ports = {12345, 12346}, .backups = {12347}};
+  SocketFacts backup = view.sockets[0];
+  backup.socket.local_port = 12347;
+  view.sockets.push_back(backup);
+  EXPECT_TRUE(Ids(view).empty());
+  EXPECT_EQ(Ids(view, Severity::kWarning), Set{"no_listener"});
+  Findings findings;
+  CheckListener(view, &findings);
+  for (const Finding& f : findings) {
+    EXPECT_EQ(f.severity, Severity::kWarning);
+    EXPECT_NE(f.where.find("tcp port 12346"), std::string::npos) << f.where;
+    EXPECT_EQ(f.fix, "utproxy doctor --watch");
+  }
+  view.targets[0].kind = ProxyTarget::Kind::kQueue;
+  view.queues = {{.number = 0, .port_id = 77}};
+  view.processes[77].command_line = {"utproxy", "run", "--on-port", "12345,12346",
+                                     "--backup-port=12347"};
+  findings.clear();
+  CheckListener(view, &findings);
+  ASSERT_FALSE(findings.empty());
+  EXPECT_NE(findings[0].fix.find("utproxy run --on-port 12345 --backup-port 12347"),
+            std::string::npos)
+      << findings[0].fix;
+  view.sockets.clear();
+  findings.clear();
+  CheckListener(view, &findings);
+  EXPECT_EQ(findings.size(), 6u) << "three ports, two families";
+  for (const Finding& f : findings) EXPECT_EQ(f.severity, Severity::kError);
 }
 
 TEST(Doctor, FdLimit) {

@@ -31,6 +31,14 @@ class DeciderFixture : public ::testing::Test {
                                      steering_.get(), rates);
   }
 
+  // Spread over the ports, by flow.
+  std::unique_ptr<Decider> MakeSpread(const SpreadSpec& spread, const QueryRates& rates = {}) {
+    const Policy policy{.on_port = spread.ports[0], .mark_value = 1};
+    return std::make_unique<Decider>(
+        policy, mirror_.get(), ExactQuerier(*DiagClient::Open(), &mirror_->table()),
+        steering_.get(), rates, std::make_shared<const Spread>(spread));
+  }
+
   static QueuedPacket Make(Proto proto, const std::string& src, const std::string& dst,
                            uint8_t flags) {
     const Endpoint s = *ParseEndpoint(src);

@@ -164,13 +164,14 @@ TEST(Config, WhatTheKernelCouldNotDoIsSaidWithItsPlace) {
 }
 
 TEST(Config, WrongTypes) {
-  EXPECT_EQ(MistakesIn("[[target]]\non_port = 1.5\nfail_open = 1\ncpu = [1]\nmatch = 3\n"),
-            (Lines{"f:2:11: on_port: must be PORT, a string or an integer, and not a floating "
-                   "point number",
-                   "f:3:13: fail_open: must be true or false, and not an integer",
-                   "f:4:7: cpu: must be one value, and not an array",
-                   "f:5:9: match: must be a table such as { proto = \"udp\", dport = 53 }, and not "
-                   "an integer"}));
+  EXPECT_EQ(
+      MistakesIn("[[target]]\non_port = 1.5\nfail_open = 1\ncpu = [1]\nmatch = 3\n"),
+      (Lines{"f:2:11: on_port: must be PORT[,PORT...], a string or an integer, and not a floating "
+             "point number",
+             "f:3:13: fail_open: must be true or false, and not an integer",
+             "f:4:7: cpu: must be one value, and not an array",
+             "f:5:9: match: must be a table such as { proto = \"udp\", dport = 53 }, and not "
+             "an integer"}));
   EXPECT_EQ(MistakesIn("[target]\nname = 'a'\n"),
             (Lines{"f:1:1: target: must be [[target]], with two brackets"}));
 }

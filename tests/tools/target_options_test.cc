@@ -44,6 +44,40 @@ TEST(TargetOptions, Defaults) {
   EXPECT_EQ(p->options.first_install_option(), "");
 }
 
+TEST(TargetOptions, SeveralOnPorts) {
+  const auto list = Parse(
+      {"--on-port", "1090,1091", "--on-port=1092", "--backup-port", "2000", "--spread", "flow"});
+  ASSERT_EQ(list->error, "");
+  const SpreadSpec wanted{.ports = {1090, 1091, 1092}, .backups = {2000}, .by = SpreadBy::kFlow};
+  EXPECT_EQ(list->target().spread, wanted);
+  EXPECT_EQ(list->target().policy.on_port, 1090);
+  EXPECT_TRUE(list->options.policy_given());
+  const auto with_backup = Parse({"--on-port", "1090", "--backup-port", "2000"});
+  EXPECT_TRUE(with_backup->target().spread.active());
+  const auto one = Parse({"--on-port", "1090"});
+  EXPECT_FALSE(one->target().spread.active());
+  EXPECT_EQ(one->target().policy.on_port, 1090);
+}
+
+TEST(TargetOptions, SeveralOnPortsThatDoNotGoTogether) {
+  EXPECT_EQ(Error({"--on-port", "1090,70000"}), "--on-port 1090,70000: port must be 0 to 65535");
+  EXPECT_EQ(Error({"--on-port", "1090,"}), "--on-port 1090,: port must be 0 to 65535");
+  EXPECT_EQ(Error({"--on-port", "1090,1090"}), "--on-port 1090,1090: port 1090 is named already");
+  EXPECT_EQ(Error({"--on-port", "1090", "--backup-port", "1090"}),
+            "--backup-port 1090: port 1090 is named already");
+  EXPECT_EQ(Error({"--on-port", "0,1090"}),
+            "--on-port 0: the packet's own port goes with no others");
+  EXPECT_EQ(Error({"--backup-port", "1090"}), "--backup-port: has a meaning only with --on-port");
+  EXPECT_EQ(Error({"--on-port", "1090", "--spread", "client"}),
+            "--spread: has a meaning only with several of --on-port");
+  EXPECT_EQ(Error({"--on-port", "1,2", "--spread", "random"}),
+            "--spread random: must be client or flow");
+  std::string many = "1";
+  for (int port = 2; port <= 65; ++port) many += "," + std::to_string(port);
+  EXPECT_EQ(Error({"--on-port", many}),
+            "--on-port " + many + ": more than 64 ports, backups included");
+}
+
 TEST(TargetOptions, Policy) {
   const auto p = Parse({"--on-port", "1090", "--on-ip", "192.0.2.1", "--on-ip", "2001:db8::1",
                         "--tproxy-mark", "0x1/0xff", "--on-miss=accept"});
