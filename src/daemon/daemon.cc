@@ -121,7 +121,7 @@ std::vector<RulesetSpec> SpecsToInstall(const std::vector<Target>& targets) {
 
 absl::Status Daemon::StartRules() {
   for (const Target& target : *serving_.targets) {
-    if (target.ruleset.fast_path) RETURN_IF_ERROR(FastPathKernel());
+    RETURN_IF_ERROR(KernelBears(target.ruleset));
   }
   installed_ = SpecsToInstall(*serving_.targets);
   if (installed_.empty()) return absl::OkStatus();

@@ -36,7 +36,7 @@ absl::StatusOr<std::vector<std::string>> Daemon::Reload(Targets targets) {
   Change change;
   KeepHowQueuesAreRead(serving_.queues, &targets, &change.sentences);
   for (const Target& target : targets) {
-    if (target.ruleset.fast_path) RETURN_IF_ERROR(FastPathKernel());
+    RETURN_IF_ERROR(KernelBears(target.ruleset));
   }
   change.targets = std::make_shared<const Targets>(std::move(targets));
   change.version = last_version_ + 1;

@@ -331,7 +331,7 @@ TEST_F(KernelTest, PrintedTextIsWhatIsInstalled) {
   std::vector<RulesetSpec> specs = Elaborate();
   specs.push_back(LocalDns());
   specs[0].fast_path = specs[1].fast_path = specs[2].fast_path = true;
-  specs[0].misses_pass = true;
+  specs[0].misses_pass = specs[1].divert_replies = true;
   ASSERT_TRUE(InstallPersistentRuleset(specs).ok());
   const std::string installed = lab::NetworkState();
   EXPECT_NE(installed, WithoutQueue(installed));
