@@ -5,6 +5,7 @@ import pathlib
 import pwd
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -38,8 +39,8 @@ class Program:
     def __init__(self, space, ports, prefix=()):
         """`prefix`: words in front of the program's, such as those of a command that changes the cgroup."""
         self.space, self.ports, self.prefix = space, ports, tuple(prefix)
-        self.directory = pathlib.Path(space.directory) / f"{type(self).__name__.lower()}-{ports[0]}"
-        self.directory.mkdir()
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-", dir=space.directory))
+        self.directory.chmod(0o755)
         pathlib.Path(space.directory).chmod(0o755)
         if self.user:
             os.chown(self.directory, pwd.getpwnam(self.user).pw_uid, -1)
@@ -155,8 +156,11 @@ class Unbound(Program):
 
     user = "unbound"
 
-    def __init__(self, space, text=None, ports=(53,), more="", **options):
+    def __init__(self, space, text=None, ports=(53,), forward=None, data=(), **options):
+        """`forward`: the server that is asked; `data`: records it knows itself."""
         super().__init__(space, ports, **options)
+        more = "".join(f"    local-data: '{record}'\n" for record in data)
+        zone = f'forward-zone:\n    name: "."\n    forward-addr: {forward}\n' if forward else ""
         self.conf = self.write("unbound.conf", (example("unbound.conf") if text is None else text) + f"""
 server:
     chroot: ""
@@ -170,8 +174,7 @@ server:
     num-threads: 1
     module-config: "iterator"
     do-not-query-localhost: no
-{more}
-remote-control:
+{more}{zone}remote-control:
     control-enable: no
 """)
 
