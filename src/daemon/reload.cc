@@ -49,6 +49,7 @@ absl::StatusOr<std::vector<std::string>> Daemon::Reload(Targets targets) {
   BeginQueues(change);
   if (absl::Status status = SwitchRules(change); !status.ok()) {
     for (const auto& queue : change.changed) queue->Undo();
+    status.Update(WatchCgroups(installed_));
     status.Update(StartFastPath());
     return status;
   }
@@ -56,6 +57,7 @@ absl::StatusOr<std::vector<std::string>> Daemon::Reload(Targets targets) {
   Publish(change);
   CloseQueues(&change);
   FinishRules(&change);
+  WarnOfMissingCgroups(&change.sentences);
   const absl::Status fast = StartFastPath();
   if (!fast.ok()) change.sentences.push_back(absl::StrCat("fast path: ", fast.message()));
   return change.sentences;
@@ -128,6 +130,7 @@ void Daemon::BeginQueues(const Change& change) {
 
 absl::Status Daemon::SwitchRules(const Change& change) {
   if (!change.rules_change) return absl::OkStatus();
+  RETURN_IF_ERROR(WatchCgroups(change.specs));
   if (ruleset_) {
     RETURN_IF_ERROR(ruleset_->Switch(change.specs));
   } else {

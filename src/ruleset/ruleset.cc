@@ -124,7 +124,8 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
   ASSIGN_OR_RETURN(const NftFeatures features, ProbeNft(nft));
   RETURN_IF_ERROR(CheckSocketRules(specs, features));
   std::vector<std::string> warnings;
-  ASSIGN_OR_RETURN(const NftDialect dialect, ChooseDialect(features, warnings));
+  ASSIGN_OR_RETURN(NftDialect dialect, ChooseDialect(features, warnings));
+  dialect.skip_missing_cgroups = owned;  // the daemon looks again
   const absl::string_view comment = owned ? kRunComment : kPersistentComment;
   ASSIGN_OR_RETURN(const bool replace, CheckTable(nft, comment));
 
