@@ -72,8 +72,8 @@ class Program:
 
 
 class Nginx(Program):
-    """A web server: files below `root`; its access log has the client's address, host and path, and whether the connection
-    was used before."""
+    """A web server: files below `root`; its access log has the client's address, host, path, status, how often the connection
+    was used, and whom a proxy has said it asks for."""
 
     def __init__(self, space, ports=(80,), rate="", **options):
         super().__init__(space, ports, **options)
@@ -86,7 +86,7 @@ class Nginx(Program):
             pid {self.directory}/pid; error_log {self.directory}/error.log;
             events {{ worker_connections 4096; }}
             http {{
-                log_format seen '$remote_addr $host $request_uri $status $connection_requests';
+                log_format seen '$remote_addr $host $request_uri $status $connection_requests $http_x_forwarded_for';
                 access_log {self.directory}/access.log seen;
                 client_body_temp_path {self.directory}/body; proxy_temp_path {self.directory}/proxy;
                 fastcgi_temp_path {self.directory}/fastcgi; uwsgi_temp_path {self.directory}/uwsgi;
