@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Programs of Debian packages in a test's namespaces: configured by files, their logs and pids in a directory of the test's."""
+import json
 import os
 import pathlib
 import pwd
@@ -190,6 +191,15 @@ def dig(space, *words, check=True):
     """The answer's section, a list of lines, without comments."""
     done = space.run(need("dig"), "+tries=2", "+time=3", "+noall", "+answer", *words, check=check)
     return [line for line in done.stdout.splitlines() if line and not line.startswith(";")]
+
+
+def errors_found(lab, utproxy):
+    """What `utproxy doctor` calls an error, of the daemon's targets and all rules there are."""
+    done = lab.router.run(utproxy.binary, "doctor", "-j", "--control", utproxy.control, check=False)
+    found = json.loads(done.stdout)
+    errors = [f"{each['id']}: {each['cause']}" for each in found["findings"] if each["severity"] == "error"]
+    assert found["ok"] == (not errors) == (done.returncode == 0)
+    return errors
 
 
 def intact_downloads(space, url, file, number, at_once, source=None):

@@ -4,7 +4,7 @@ calls iptables (br_netfilter) or not."""
 import pytest
 
 from lab import ASKED, Netns, endpoint, wait_until
-from stock import HaProxy, Nginx, curl, example
+from stock import HaProxy, Nginx, curl, errors_found, example
 
 BRIDGE = {4: "10.88.0.1", 6: "fd88::1"}
 CONTAINERS = [{4: "10.88.0.2", 6: "fd88::2"}, {4: "10.88.0.3", 6: "fd88::3"}]
@@ -65,7 +65,8 @@ def bridged(lab, br_netfilter):
 def test_intercepted_before_translation(bridged, intercept, family):
     """The proxy sees the container's address and says it; the server sees the host's."""
     HaProxy(bridged.router, example("haproxy-plain.cfg")).start()
-    intercept(bridged, example("containers.toml"))
+    utproxy = intercept(bridged, example("containers.toml"))
+    assert errors_found(bridged, utproxy) == []
     for own, space in zip(CONTAINERS, bridged.containers):
         for _ in range(5):
             assert curl(space, "-g", url(ASKED[family])).stdout == "hello\n"
@@ -97,7 +98,7 @@ def test_what_is_not_for_the_proxy(bridged, intercept, family):
 
 KERNELS = """
     for t in iptables ip6tables; do
-        $t -t mangle -A PREROUTING -i br0 -p tcp --dport 80 -j TPROXY --on-port 1080 --tproxy-mark 0x1/0x1
+        $t -t mangle -A PREROUTING -i br0 -p tcp --dport 80 -j TPROXY --on-port ON_PORT --tproxy-mark 0x1/0x1
     done
     for f in -4 -6; do
         ip $f rule add fwmark 0x1/0x1 lookup 100
@@ -106,12 +107,13 @@ KERNELS = """
 """
 
 
+@pytest.mark.parametrize("on_port", [80, 1080])
 @families
 @calls
-def test_the_kernels_tproxy(bridged, br_netfilter, family):
-    """The control: called from inside the bridge, TPROXY's socket is lost on the way up; the mark leads the packet to this host,
-    where nobody listens on port 80."""
-    HaProxy(bridged.router, example("haproxy-plain.cfg")).start()
-    bridged.router.sh(KERNELS)
+def test_the_kernels_tproxy(bridged, br_netfilter, family, on_port):
+    """The control: called from inside the bridge, TPROXY's socket is lost on the way up; the mark still leads the packet to this
+    host, where only a listener on the packet's own port gets it."""
+    HaProxy(bridged.router, example("haproxy-plain.cfg").replace(":1080", f":{on_port}"), (on_port,)).start()
+    bridged.router.sh(KERNELS.replace("ON_PORT", str(on_port)))
     done = curl(bridged.containers[0], "-g", "-m", "3", url(ASKED[family]), check=False)
-    assert (done.returncode == 0) == (not br_netfilter)
+    assert (done.returncode == 0) == (on_port == 80 or not br_netfilter)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lab import ASKED, CLIENT, wait_until
-from stock import Unbound, dig, example, sockets
+from stock import Unbound, dig, errors_found, example, sockets
 
 NOBODY = {4: "198.51.100.1", 6: "2001:db8:1::1"}  # no server is there
 RECORDS = ["one.example. 60 IN A 192.0.2.1", "one.example. 60 IN AAAA 2001:db8::1"]
@@ -35,6 +35,7 @@ def test_it_answers_for_any_server(resolver, family, words):
     for asked in (NOBODY[family], ASKED[family]):
         answer = dig(resolver.client, "-b", CLIENT[family], f"@{asked}", *words, "one.example", "A", "one.example", "AAAA")
         assert [line.split()[-1] for line in answer] == ["192.0.2.1", "2001:db8::1"]
+    assert errors_found(resolver, resolver.utproxy) == []
     assert f"info: {CLIENT[family]} one.example. A IN" in resolver.resolver.log("log")
     assert "info: 10.77.2.1 one.example. A IN" in resolver.origin.log("log")
     assert CLIENT[family] not in resolver.origin.log("log")

@@ -3,7 +3,7 @@
 import pytest
 
 from lab import ASKED, CLIENT, endpoint
-from stock import HaProxy, Nginx, Squid, Unbound, curl, dig, example
+from stock import HaProxy, Nginx, Squid, Unbound, curl, dig, errors_found, example
 from test_dns import NOBODY, RECORDS, SERVER
 
 families = pytest.mark.parametrize("family", [4, 6])
@@ -25,6 +25,7 @@ def test_three_proxies(lab, intercept, family):
     squid = Squid(lab.router).start()
     Unbound(lab.router, forward="10.77.2.2").start()
     utproxy = intercept(lab, example("several.toml"))
+    assert errors_found(lab, utproxy) == []
 
     def ask(port, *words):
         return curl(lab.client, "-g", "--interface", CLIENT[family], *words, url(family, port), check=False)
@@ -136,6 +137,7 @@ def test_beside(lab, intercept, neighbour, order):
     utproxy = intercept(lab, example("haproxy.toml"))
     if order == "after":
         lab.router.sh(NEIGHBOURS[neighbour])
+    assert errors_found(lab, utproxy) == []
     for family in (4, 6):
         for _ in range(3):
             done = curl(lab.client, "-g", "--interface", CLIENT[family], url(family))

@@ -6,7 +6,7 @@ import pytest
 
 from engine import leftovers
 from lab import ASKED, CLIENT, endpoint, source, wait_until
-from stock import HaProxy, Nginx, Squid, curl, example, intact_downloads, need
+from stock import HaProxy, Nginx, Squid, curl, errors_found, example, intact_downloads, need
 
 PROXIES = {"haproxy": HaProxy, "squid": Squid}
 SIZE = 10_000_000
@@ -25,6 +25,7 @@ def test_the_server_sees_the_client(lab, intercept, kind, family):
     origin = Nginx(lab.server).start()
     PROXIES[kind](lab.router).start()
     utproxy = intercept(lab, example(f"{kind}.toml"))
+    assert errors_found(lab, utproxy) == []
     for number in range(3):
         done = curl(lab.client, "-g", "--interface", source(family, number), url(family, "/hello"), url(family, "/hello"),
                     "-w", "%{num_connects}\n")
