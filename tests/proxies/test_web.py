@@ -141,3 +141,39 @@ def test_behind_masquerade(lab, intercept, kind):
     for family, own in ((4, "10.77.2.1"), (6, "fd77:2::1")):
         assert curl(lab.client, "-g", url(family, "/hello")).stdout == "hello\n"
         assert origin.seen()[-1][0] == own
+
+
+# What the manual page of `utproxy run` says for rules of one's own, and iptables' way.
+OWN = {
+    "nft": """
+        nft add table inet mangle
+        nft 'add chain inet mangle prerouting { type filter hook prerouting priority mangle + 1; }'
+        nft 'add rule inet mangle prerouting tcp flags & (fin|syn|rst|ack) != syn socket wildcard 1 return'
+        nft 'add rule inet mangle prerouting tcp flags & (fin|syn|rst|ack) != syn socket transparent 1 meta mark set 1'
+    """,
+    "iptables": """
+        for t in iptables ip6tables; do
+            $t -t mangle -A PREROUTING -p tcp -m socket --transparent -j MARK --set-mark 1
+        done
+    """,
+}
+
+
+@pytest.mark.parametrize("way", OWN)
+@both
+def test_rules_of_ones_own(lab, intercept, kind, way):
+    """Without --install, in the classic words."""
+    origin = Nginx(lab.server).start()
+    proxy = PROXIES[kind](lab.router).start()
+    lab.router.sh("""
+        for t in iptables ip6tables; do $t -t mangle -A PREROUTING -i lan0 -p tcp --dport 80 -j NFQUEUE --queue-num 0; done
+        for f in -4 -6; do
+            ip $f rule add fwmark 1 lookup 100
+            ip $f route add local default dev lo table 100
+        done
+    """ + OWN[way])
+    intercept(lab, f"[[target]]\nname = 'web'\non_port = {proxy.ports[0]}\nmark = 1\n")
+    for family in (4, 6):
+        for number in range(3):
+            done = curl(lab.client, "-g", "--interface", source(family, number), url(family, "/hello"))
+            assert (done.stdout, origin.seen()[-1][0]) == ("hello\n", source(family, number))
