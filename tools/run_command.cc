@@ -4,6 +4,7 @@
 #include <sys/signalfd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <memory>
@@ -240,10 +241,11 @@ class RunCommand : public Command {
     int64_t next_tick_ns = MonotonicNs() + kNsPerSec;
     int64_t next_watch_ns = watch_ns > 0 ? MonotonicNs() : INT64_MAX;
     while (true) {
-      pollfd fd{.fd = signal_fd, .events = POLLIN, .revents = 0};
+      std::array<pollfd, 2> fds{pollfd{.fd = signal_fd, .events = POLLIN, .revents = 0},
+                                pollfd{.fd = daemon.wake_fd(), .events = POLLIN, .revents = 0}};
       const int64_t next_ns = std::min(next_tick_ns, next_watch_ns);
       const int64_t wait_ms = (next_ns - MonotonicNs()) / kNsPerMs + 1;
-      (void)::poll(&fd, 1, wait_ms > 0 ? static_cast<int>(wait_ms) : 0);
+      (void)::poll(fds.data(), fds.size(), wait_ms > 0 ? static_cast<int>(wait_ms) : 0);
       signalfd_siginfo info{};
       if (::read(signal_fd, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo != SIGHUP) return absl::OkStatus();
@@ -253,7 +255,7 @@ class RunCommand : public Command {
         next_watch_ns = MonotonicNs() + watch_ns;
         Watch(daemon, env);
       }
-      if (MonotonicNs() < next_tick_ns) continue;
+      if (fds[1].revents == 0 && MonotonicNs() < next_tick_ns) continue;
       next_tick_ns = MonotonicNs() + kNsPerSec;
       RETURN_IF_ERROR(Tick(daemon, env));
     }

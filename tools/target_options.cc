@@ -326,6 +326,9 @@ void TargetOptions::AddMatch(OptionTable& table) {
   AddPrefixList(table, "--not-dst", "but not to these; repeatable", &match.not_dst);
   AddInstallValue(table, "--table", "N", "route table for the local route; default 100",
                   Store(ParseRouteTable, &target.ruleset.route_table));
+  AddInstallFlag(table, "--divert-replies",
+                 "deliver answers to connections that the proxy makes from clients' addresses",
+                 &target.ruleset.divert_replies);
   AddLocalOutput(table);
 }
 

@@ -126,13 +126,47 @@ std::vector<RulesetSpec> SpecsToInstall(const std::vector<Target>& targets) {
 
 absl::Status Daemon::StartRules() {
   for (const Target& target : *serving_.targets) {
-    if (target.ruleset.fast_path) RETURN_IF_ERROR(FastPathKernel());
+    RETURN_IF_ERROR(KernelBears(target.ruleset));
   }
   installed_ = SpecsToInstall(*serving_.targets);
   if (installed_.empty()) return absl::OkStatus();
+  RETURN_IF_ERROR(WatchCgroups(installed_));
   ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(installed_));
   ruleset_.emplace(std::move(ruleset));
   return absl::OkStatus();
+}
+
+// Before the rules that go by what it sees.
+absl::Status Daemon::WatchCgroups(const std::vector<RulesetSpec>& specs) {
+  std::vector<std::string> paths;
+  for (const RulesetSpec& spec : specs) {
+    if (!spec.local_output) continue;
+    paths.insert(paths.end(), spec.exclude_cgroups.begin(), spec.exclude_cgroups.end());
+  }
+  cgroups_.reset();
+  if (paths.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(cgroups_, CgroupWatch::Start(std::move(paths)));
+  return absl::OkStatus();
+}
+
+// The rules go by the cgroups' ids.
+void Daemon::FollowCgroups(std::vector<std::string>* sentences) {
+  if (!cgroups_ || !ruleset_ || !cgroups_->Changed()) return;
+  StopFastPath();
+  absl::Status status = ruleset_->Update(installed_);
+  status.Update(StartFastPath());
+  if (!status.ok()) {
+    sentences->push_back(absl::StrCat("an excluded cgroup has changed: ", status.message()));
+  }
+  WarnOfMissingCgroups(sentences);
+}
+
+void Daemon::WarnOfMissingCgroups(std::vector<std::string>* sentences) const {
+  if (!cgroups_) return;
+  for (const std::string& path : cgroups_->Missing()) {
+    sentences->push_back(absl::StrCat("excluded cgroup ", path,
+                                      ": there is none now; excluded from when it is made"));
+  }
 }
 
 absl::Status Daemon::StartFastPath() {
@@ -170,6 +204,7 @@ void Daemon::StopFastPath() {
 std::vector<std::string> Daemon::warnings() const {
   std::vector<std::string> all = warnings_;
   if (ruleset_) all.insert(all.end(), ruleset_->warnings().begin(), ruleset_->warnings().end());
+  WarnOfMissingCgroups(&all);
   return all;
 }
 
@@ -181,6 +216,7 @@ std::vector<std::string> Daemon::Tick() {
        port_watch_.Tell(*serving_.targets, mirror_->table(), *mirror_->interfaces().Get())) {
     sentences.push_back(std::move(sentence));
   }
+  FollowCgroups(&sentences);
   WarnOfOtherProtocols(&sentences);
   WarnOfQueuedAgain(&sentences);
   return sentences;

@@ -26,6 +26,7 @@
 #include "daemon/target.h"
 #include "daemon/trace_stream.h"
 #include "mirror/mirror.h"
+#include "ruleset/cgroup_watch.h"
 #include "ruleset/ruleset.h"
 #include "steer/steering.h"
 
@@ -70,6 +71,9 @@ class Daemon {
   // closed. Takes some ten ms, or until the packets of the old rules are answered. After an error
   // everything is as before. Returns sentences about what could not be changed, or not be done.
   absl::StatusOr<std::vector<std::string>> Reload(std::vector<Target> targets);
+
+  // Readable when Tick() should not wait for its second; -1 where there is no such thing.
+  int wake_fd() const { return cgroups_ ? cgroups_->fd() : -1; }
 
   // About once a second: ends idle steering entries. Returns sentences about losses for
   // the log, at a bounded rate.
@@ -152,6 +156,9 @@ class Daemon {
   absl::Status HandleExplain(const Json& request, const ControlServer::Writer& write);
   absl::StatusOr<Target> FindTarget(const std::string& name) const;
   void ExplainSteering(const Packet& packet, Explanation* explanation);
+  absl::Status WatchCgroups(const std::vector<RulesetSpec>& specs);
+  void FollowCgroups(std::vector<std::string>* sentences);
+  void WarnOfMissingCgroups(std::vector<std::string>* sentences) const;
   void WarnOfOtherProtocols(std::vector<std::string>* sentences);
   void WarnOfQueuedAgain(std::vector<std::string>* sentences);
   Losses CountLosses() const;
@@ -163,9 +170,10 @@ class Daemon {
   mutable std::mutex mutex_;
   Serving serving_;  // under mutex_; the controlling thread, which alone writes it, reads without
   std::optional<InstalledRuleset> ruleset_;
-  std::vector<RulesetSpec> installed_;   // what ruleset_ has
-  uint32_t last_version_ = 1;            // of the configurations begun, also of those given up
-  std::shared_ptr<FastPath> fast_path_;  // after what it uses; under mutex_ as serving_ is
+  std::vector<RulesetSpec> installed_;    // what ruleset_ has
+  std::unique_ptr<CgroupWatch> cgroups_;  // those that installed_ excludes; null without any
+  uint32_t last_version_ = 1;             // of the configurations begun, also of those given up
+  std::shared_ptr<FastPath> fast_path_;   // after what it uses; under mutex_ as serving_ is
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<MetricsServer> metrics_;
   std::atomic<int> trace_readers_{0};

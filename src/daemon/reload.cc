@@ -36,7 +36,7 @@ absl::StatusOr<std::vector<std::string>> Daemon::Reload(Targets targets) {
   Change change;
   KeepHowQueuesAreRead(serving_.queues, &targets, &change.sentences);
   for (const Target& target : targets) {
-    if (target.ruleset.fast_path) RETURN_IF_ERROR(FastPathKernel());
+    RETURN_IF_ERROR(KernelBears(target.ruleset));
   }
   change.targets = std::make_shared<const Targets>(std::move(targets));
   change.version = last_version_ + 1;
@@ -51,6 +51,7 @@ absl::StatusOr<std::vector<std::string>> Daemon::Reload(Targets targets) {
   if (absl::Status status = SwitchRules(change); !status.ok()) {
     for (const auto& queue : change.changed) queue->Undo();
     TellSteering();
+    status.Update(WatchCgroups(installed_));
     status.Update(StartFastPath());
     return status;
   }
@@ -59,6 +60,7 @@ absl::StatusOr<std::vector<std::string>> Daemon::Reload(Targets targets) {
   CloseQueues(&change);
   TellSteering();
   FinishRules(&change);
+  WarnOfMissingCgroups(&change.sentences);
   const absl::Status fast = StartFastPath();
   if (!fast.ok()) change.sentences.push_back(absl::StrCat("fast path: ", fast.message()));
   return change.sentences;
@@ -131,6 +133,7 @@ void Daemon::BeginQueues(const Change& change) {
 
 absl::Status Daemon::SwitchRules(const Change& change) {
   if (!change.rules_change) return absl::OkStatus();
+  RETURN_IF_ERROR(WatchCgroups(change.specs));
   if (ruleset_) {
     RETURN_IF_ERROR(ruleset_->Switch(change.specs));
   } else {

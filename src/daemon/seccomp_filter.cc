@@ -42,7 +42,7 @@ constexpr const char* kAllowed[] = {
     "read", "readv", "pread64", "write", "writev", "close", "close_range", "lseek", "fcntl", "dup",
     "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2", "pipe2",
     "fstat", "newfstatat", "statx", "readlink", "readlinkat", "getdents64", "access", "faccessat",
-    "faccessat2", "unlink", "unlinkat", "getcwd", "fadvise64",
+    "faccessat2", "unlink", "unlinkat", "getcwd", "fadvise64", "inotify_init1", "inotify_add_watch",
     // Sockets, but for making them.
     "bind", "connect", "listen", "accept4", "accept", "shutdown", "sendto", "sendmsg", "sendmmsg",
     "recvfrom", "recvmsg", "recvmmsg", "recvmmsg_time64", "getsockname", "getpeername",

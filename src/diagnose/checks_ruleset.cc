@@ -42,8 +42,11 @@ void ForEachRule(const RulesetFacts& ruleset, const ChainFacts& chain, int depth
 
 }  // namespace
 
+// Of a queue's packets nothing is lost: the mark comes along, and sk_lookup finds the socket when
+// the packet is received.
 void CheckBridge(const SystemView& view, Findings* findings) {
   ForEachEntry(view, [&](const Entry& entry) {
+    if (entry.target.kind == ProxyTarget::Kind::kQueue) return;
     const bool v4 = entry.family == Family::kIpv4;
     const bool calls = v4 ? view.bridge_calls_iptables : view.bridge_calls_ip6tables;
     if (entry.iif.kind != "bridge" || !calls) return;

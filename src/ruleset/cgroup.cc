@@ -25,16 +25,17 @@ std::string FindCgroupRoot(absl::string_view mountinfo) {
   return "";
 }
 
-absl::StatusOr<uint64_t> CgroupId(absl::string_view path) {
+absl::StatusOr<std::string> CgroupRoot() {
   std::ifstream file("/proc/self/mountinfo");
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  const std::string root = FindCgroupRoot(text);
-  if (root.empty()) {
-    return WithRemedy(
-        absl::FailedPreconditionError(
-            absl::StrCat("exclude cgroup '", path, "': no cgroup v2 is mounted")),
-        "mount it (mount -t cgroup2 none /sys/fs/cgroup), or exclude by mark or user");
-  }
+  std::string root = FindCgroupRoot(text);
+  if (!root.empty()) return root;
+  return WithRemedy(absl::FailedPreconditionError("exclude a cgroup: no cgroup v2 is mounted"),
+                    "mount it (mount -t cgroup2 none /sys/fs/cgroup), or exclude by mark or user");
+}
+
+absl::StatusOr<uint64_t> CgroupId(absl::string_view path) {
+  ASSIGN_OR_RETURN(const std::string root, CgroupRoot());
   struct stat info {};
   const std::string full = absl::StrCat(root, "/", path);
   if (::stat(full.c_str(), &info) < 0) {

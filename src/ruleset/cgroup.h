@@ -14,9 +14,12 @@ namespace utproxy {
 // where it is not.
 std::string FindCgroupRoot(absl::string_view mountinfo);
 
+// The same of this process. FailedPrecondition where none is mounted.
+absl::StatusOr<std::string> CgroupRoot();
+
 // The 64-bit id that nft's `socket cgroupv2` compares: the inode number of the cgroup's directory
 // (kernfs). `path` is relative to the root. The id dies with the cgroup: one that is made again
-// under the same path has another.
+// under the same path has another. NotFound where there is none.
 absl::StatusOr<uint64_t> CgroupId(absl::string_view path);
 
 }  // namespace utproxy

@@ -17,6 +17,9 @@ namespace utproxy {
 struct NftDialect {
   bool native_queue = true;   // nft's `queue`; else the xt target NFQUEUE through nft_compat
   bool tproxy_defrag = true;  // defragmentation by a `tproxy` expression; else by `ct state`
+  // A rule that names a cgroup which is not there is left out, as no packet can be of it: for
+  // callers that look again when it comes. Else it is an error.
+  bool skip_missing_cgroups = false;
 };
 
 // Writes rules, and the anonymous sets they look into, as nf_tables messages.
@@ -29,7 +32,7 @@ class NftRuleWriter {
   // Makes the set, where it is not there yet. Before the rules that name it.
   void AddSet(NamedSet named);
 
-  // Appends `rule` to the chain. Fails where a cgroup does not exist.
+  // Appends `rule` to the chain. NotFound where a cgroup does not exist.
   absl::Status Add(absl::string_view chain, const Rule& rule);
 
  private:

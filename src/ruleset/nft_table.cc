@@ -73,7 +73,11 @@ absl::Status AddRules(NftBatch& batch, absl::Span<const Chain> chains, NftDialec
   NftRuleWriter writer(batch, kTableName, dialect);
   for (const NamedSet& set : SetsOf(chains)) writer.AddSet(set);
   for (const Chain& chain : chains) {
-    for (const Rule& rule : chain.rules) RETURN_IF_ERROR(writer.Add(chain.name, rule));
+    for (const Rule& rule : chain.rules) {
+      const absl::Status status = writer.Add(chain.name, rule);
+      if (absl::IsNotFound(status) && dialect.skip_missing_cgroups) continue;
+      RETURN_IF_ERROR(status);
+    }
   }
   return absl::OkStatus();
 }

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/status.h"
+#include "ruleset/replies.h"
 #include "ruleset/validate.h"
 
 namespace utproxy {
@@ -321,6 +322,12 @@ absl::StatusOr<std::vector<Chain>> CompilePlan(absl::Span<const RulesetSpec> spe
     if (!spec.local_output) continue;
     chains.push_back(LocalChain(spec, i, comment));
     AppendRules(spec, {}, Jump{chains.back().name}, comment, output);
+  }
+  if (std::optional<Chain> replies = RepliesChain(specs)) {
+    // What comes in on lo is this host's own and needs no help.
+    prerouting.rules.push_back(
+        Rule{{FromInterface{{"lo"}, true}}, Jump{replies->name}, "answers to the proxy"});
+    chains.push_back(*std::move(replies));
   }
   chains.push_back(
       {kDefragChain, Hook::kNone, {Rule{{}, EnableDefrag{}, "defragmentation", false}}});

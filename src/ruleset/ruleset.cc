@@ -68,17 +68,22 @@ absl::StatusOr<bool> CheckTable(NetlinkSocket& nft, absl::string_view take) {
       absl::StrCat("delete it (nft delete table inet ", kTableName, ") or rename it"));
 }
 
-// Before Linux 5.15 nft's `socket wildcard` keeps a reference to each request socket and TIME_WAIT
-// it meets.
-absl::Status CheckFastPath(absl::Span<const RulesetSpec> specs, const NftFeatures& features) {
-  const bool wanted = std::any_of(specs.begin(), specs.end(),
-                                  [](const RulesetSpec& spec) { return spec.fast_path; });
-  if (!wanted) return absl::OkStatus();
-  RETURN_IF_ERROR(FastPathKernel());
-  if (features.socket) return absl::OkStatus();
-  return WithRemedy(
-      absl::UnimplementedError("--fast-path divert: this kernel has no nft socket expression"),
-      "load or build in nft_socket, or run with --fast-path none");
+// The option that wants nft's `socket` in front of the queue or behind it; empty where none does.
+absl::string_view SocketRulesOption(const RulesetSpec& spec) {
+  if (spec.fast_path) return "--fast-path divert";
+  return spec.divert_replies ? "--divert-replies" : "";
+}
+
+absl::Status CheckSocketRules(absl::Span<const RulesetSpec> specs, const NftFeatures& features) {
+  for (const RulesetSpec& spec : specs) {
+    RETURN_IF_ERROR(KernelBears(spec));
+    const absl::string_view option = SocketRulesOption(spec);
+    if (option.empty() || features.socket) continue;
+    return WithRemedy(absl::UnimplementedError(
+                          absl::StrCat(option, ": this kernel has no nft socket expression")),
+                      absl::StrCat("load or build in nft_socket, or run without ", option));
+  }
+  return absl::OkStatus();
 }
 
 void WarnOfLoops(absl::Span<const RulesetSpec> specs, std::vector<std::string>& warnings) {
@@ -117,9 +122,10 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
   ASSIGN_OR_RETURN(NetlinkSocket nft, OpenNftSocket());
   ASSIGN_OR_RETURN(NetlinkSocket route, NetlinkSocket::Open(NETLINK_ROUTE));
   ASSIGN_OR_RETURN(const NftFeatures features, ProbeNft(nft));
-  RETURN_IF_ERROR(CheckFastPath(specs, features));
+  RETURN_IF_ERROR(CheckSocketRules(specs, features));
   std::vector<std::string> warnings;
-  ASSIGN_OR_RETURN(const NftDialect dialect, ChooseDialect(features, warnings));
+  ASSIGN_OR_RETURN(NftDialect dialect, ChooseDialect(features, warnings));
+  dialect.skip_missing_cgroups = owned;  // the daemon looks again
   const absl::string_view comment = owned ? kRunComment : kPersistentComment;
   ASSIGN_OR_RETURN(const bool replace, CheckTable(nft, comment));
 
@@ -146,17 +152,20 @@ bool AnyOutlives(absl::Span<const RulesetSpec> specs) {
                      [](const RulesetSpec& spec) { return spec.outlives; });
 }
 
-absl::Status FastPathKernel() {
+absl::Status KernelBears(const RulesetSpec& spec) {
+  const absl::string_view option = SocketRulesOption(spec);
   utsname kernel{};
   int major = 0, minor = 0;
-  if (::uname(&kernel) != 0 || std::sscanf(kernel.release, "%d.%d", &major, &minor) != 2) {
+  if (option.empty() || ::uname(&kernel) != 0 ||
+      std::sscanf(kernel.release, "%d.%d", &major, &minor) != 2) {
     return absl::OkStatus();  // not to be told: the rules themselves will be taken or not
   }
   if (std::pair(major, minor) >= std::pair(5, 15)) return absl::OkStatus();
+  // It keeps a reference to each request socket and TIME_WAIT it meets.
   return WithRemedy(absl::UnimplementedError(absl::StrCat(
-                        "--fast-path divert: Linux ", kernel.release,
+                        option, ": Linux ", kernel.release,
                         " loses memory where nft's `socket wildcard` meets a TIME_WAIT")),
-                    "use Linux 5.15 or later, or run with --fast-path none");
+                    absl::StrCat("use Linux 5.15 or later, or run without ", option));
 }
 
 InstalledRuleset::InstalledRuleset(NetlinkSocket nft, NftDialect dialect, std::vector<Chain> chains)
@@ -288,6 +297,12 @@ absl::StatusOr<std::string> PrintRuleset(absl::Span<const RulesetSpec> specs, bo
     for (const Family family : {Family::kIpv4, Family::kIpv6}) {
       absl::StrAppend(&iptables, ChainToIptables(chain, family));
     }
+    // What is for the packets that iptables' rules do not queue stays nft's, behind those.
+    Chain rest{chain.name, Hook::kAfterQueue};
+    for (Rule& rule : chain.rules) {
+      if (std::holds_alternative<Jump>(rule.statement)) rest.rules.push_back(std::move(rule));
+    }
+    if (!rest.rules.empty()) nft_chains.push_back(std::move(rest));
   }
   return absl::StrCat(text, "nft -f - <<'EOF'\n", TableToNft(nft_chains, kPersistentComment),
                       "EOF\n", iptables);

@@ -103,8 +103,9 @@ absl::StatusOr<std::vector<std::string>> InstallPersistentRuleset(
 // where a running utproxy holds the table.
 absl::Status RemoveRuleset();
 
-// Unimplemented where the fast path's rules would do harm: before Linux 5.15. Changes nothing.
-absl::Status FastPathKernel();
+// Unimplemented where the rules of the fast path or of divert_replies would do harm: before Linux
+// 5.15. Changes nothing.
+absl::Status KernelBears(const RulesetSpec& spec);
 
 // Whether this kernel has nft's `queue` expression. Needs CAP_NET_ADMIN; changes nothing.
 absl::StatusOr<bool> KernelHasNativeQueue();

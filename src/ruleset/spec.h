@@ -48,6 +48,9 @@ struct RulesetSpec {
   bool queue_cpu_fanout = false;
   // Rules in front of the queue's that carry what needs no decision (see plan.h, "The fast path").
   bool fast_path = false;
+  // Answers to connections that the proxy makes from clients' addresses are delivered to it (see
+  // replies.h), whichever interface and port they come from.
+  bool divert_replies = false;
   // Packets that were not decided, or for nobody, can leave the queue too: --on-miss accept,
   // --fail-open, --queue-bypass.
   bool misses_pass = false;

@@ -6,8 +6,9 @@ WORDS = ["--proto", "udp", "--dport", "53", "--iif", "lan0", "--on-port", "1090"
 
 
 FAST = ["--fast-path", "divert", "--on-miss", "accept"]
-both = pytest.mark.parametrize("words", [WORDS, WORDS + FAST, WORDS + ["--proto", "tcp", "--local-output"] + FAST[:2]],
-                               ids=["plain", "fast_path", "fast_path_all"])
+both = pytest.mark.parametrize("words", [WORDS, WORDS + FAST, WORDS + ["--proto", "tcp", "--local-output"] + FAST[:2],
+                                         WORDS + ["--divert-replies"]],
+                               ids=["plain", "fast_path", "fast_path_all", "replies"])
 
 
 def state(space):

@@ -287,6 +287,8 @@ TEST(Doctor, Bridge) {
   EXPECT_TRUE(Ids(view).empty());
   view.interfaces[0].kind = "bridge";
   EXPECT_EQ(Ids(view), Set{"br_netfilter"});
+  view.targets[0].kind = ProxyTarget::Kind::kQueue;
+  EXPECT_EQ(Ids(view).count("br_netfilter"), 0u);
 }
 
 TEST(Fixes, ShellWord) {

@@ -221,9 +221,22 @@ TEST_F(KernelTest, AFailureHalfWayRollsBack) {
   // And where nftables is what fails.
   RulesetSpec cgroup = Dns();
   cgroup.local_output = true;
-  cgroup.exclude_cgroups = {"no/such/cgroup"};
+  cgroup.exclude_cgroups = {std::string(5000, 'x')};  // longer than PATH_MAX
   EXPECT_FALSE(InstalledRuleset::Install({cgroup}).ok());
   EXPECT_EQ(lab::NetworkState(), before);
+}
+
+// The daemon looks again when it comes; whoever only installs can't.
+TEST_F(KernelTest, ACgroupMayBeMissingForTheDaemonOnly) {
+  RulesetSpec spec = LocalDns();
+  spec.exclude_cgroups = {"no/such/cgroup"};
+  const std::string before = lab::NetworkState();
+  EXPECT_TRUE(absl::IsNotFound(InstallPersistentRuleset({spec}).status()));
+  EXPECT_EQ(lab::NetworkState(), before);
+  const InstalledRuleset ruleset = Installed({spec});
+  const std::string table = Shell("nft list table inet utproxy").text;
+  EXPECT_NE(table.find("chain local_0"), std::string::npos) << table;
+  EXPECT_EQ(table.find("cgroup"), std::string::npos) << table;
 }
 
 TEST_F(KernelTest, AUsersTableOfTheSameNameStays) {
@@ -284,7 +297,7 @@ TEST_F(KernelTest, UpdateEqualsInstall) {
   wrong.mark_value = 0;
   EXPECT_FALSE(ruleset.Update({wrong}).ok());
   RulesetSpec missing = LocalDns();
-  missing.exclude_cgroups = {"no/such/cgroup"};
+  missing.exclude_cgroups = {std::string(5000, 'x')};
   missing.route_table = 555;
   EXPECT_FALSE(ruleset.Update({missing}).ok());
   EXPECT_EQ(lab::NetworkState(), before);
@@ -331,7 +344,7 @@ TEST_F(KernelTest, PrintedTextIsWhatIsInstalled) {
   std::vector<RulesetSpec> specs = Elaborate();
   specs.push_back(LocalDns());
   specs[0].fast_path = specs[1].fast_path = specs[2].fast_path = true;
-  specs[0].misses_pass = true;
+  specs[0].misses_pass = specs[1].divert_replies = true;
   ASSERT_TRUE(InstallPersistentRuleset(specs).ok());
   const std::string installed = lab::NetworkState();
   EXPECT_NE(installed, WithoutQueue(installed));

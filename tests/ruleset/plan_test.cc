@@ -110,6 +110,49 @@ TEST(Plan, MergesPrefixes) {
             "queue num 0\n");
 }
 
+TEST(Plan, RepliesAreDivertedBehindTheQueue) {
+  RulesetSpec spec = Spec();
+  spec.divert_replies = true;
+  spec.match.protos = {Proto::kTcp};
+  EXPECT_EQ(Rules(spec),
+            "meta l4proto tcp queue num 0\n"
+            "iifname != \"lo\" jump replies\n");
+  const std::string flags = "tcp flags & (fin | syn | rst | ack) != syn";
+  const std::string mark = "meta mark set meta mark & 0xfffffffe ^ 0x1 accept\n";
+  const std::string tcp = "meta l4proto tcp " + flags + " socket wildcard 1 return\n" +
+                          "meta l4proto tcp " + flags + " socket transparent 1 " + mark;
+  EXPECT_EQ(Rules(spec, "replies"), tcp);
+  spec.match.protos = {};
+  EXPECT_EQ(Rules(spec, "replies"), tcp +
+                                        "meta l4proto udp socket wildcard 1 return\n"
+                                        "meta l4proto udp socket transparent 1 " +
+                                        mark);
+}
+
+TEST(Plan, RepliesAreDivertedOnceForAllTargets) {
+  RulesetSpec other = Spec(), first = Spec(), second = Spec();
+  other.match.protos = first.match.protos = second.match.protos = {Proto::kTcp};
+  first.divert_replies = second.divert_replies = true;
+  first.mark_value = first.mark_mask = 2;
+  const absl::StatusOr<std::vector<Chain>> plan = CompilePlan({other, first, second});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->front().name, "replies");
+  ASSERT_EQ(plan->front().rules.size(), 2u);
+  EXPECT_EQ(std::get<Divert>(plan->front().rules[1].statement).mark, (MarkMatch{2, 2}));
+}
+
+// iptables queues there; what is nft's alone stays with it.
+TEST(Plan, PrintedForIptablesRepliesAreNftsStill) {
+  RulesetSpec spec = Spec();
+  spec.divert_replies = true;
+  const absl::StatusOr<std::string> text = PrintRuleset({spec}, false);
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_NE(text->find("hook prerouting priority mangle + 1; policy accept;\n\t\tiifname != "
+                       "\"lo\" counter jump replies"),
+            std::string::npos)
+      << *text;
+}
+
 TEST(Plan, LocalOutputMarksAndQueuesOnLoopback) {
   RulesetSpec spec = Spec();
   spec.match.protos = {Proto::kUdp};

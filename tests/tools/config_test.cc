@@ -44,6 +44,7 @@ cpu = "0,2-3"
 install = true
 table = 7
 fast_path = "divert"
+divert_replies = true
 exclude_uid = [1, 2]
 local_output = true
 match = { proto = ["udp"], dport = [53, "80-90"], iif = "lan0", not_src = "10.0.0.0/8" }
@@ -70,6 +71,7 @@ match = { proto = ["udp"], dport = [53, "80-90"], iif = "lan0", not_src = "10.0.
   EXPECT_TRUE(t.install);
   EXPECT_EQ(t.ruleset.route_table, 7u);
   EXPECT_TRUE(t.ruleset.fast_path);
+  EXPECT_TRUE(t.ruleset.divert_replies);
   EXPECT_EQ(t.ruleset.exclude_uids, (std::vector<uint32_t>{1, 2}));
   ASSERT_EQ(t.ruleset.match.dports.size(), 2u);
   EXPECT_EQ(t.ruleset.match.dports[1].last, 90);

@@ -68,10 +68,10 @@ def system_tests(build, everything, expression, series):
     elif not everything:
         words += ["-k", "not kernel and not churn", f"--one-of-each={series}"]
     load = [] if everything else ["-m", "not load"]
-    for name, paths in (("system", ["tests/system"]), ("contract", ["tests/contract"])):
+    for name, paths in (("system", ["tests/system"]), ("proxies", ["tests/proxies"]), ("contract", ["tests/contract"])):
         if name == "contract" and not everything:
             paths = ["tests/contract/test_ruleset.py"]
-        command = f"cd {shlex.quote(str(ROOT))} && {PYTEST} {shlex.join(paths + words + (load if name == 'system' else []))}"
+        command = f"cd {shlex.quote(str(ROOT))} && {PYTEST} {shlex.join(paths + words + (load if name != 'contract' else []))}"
         yield Job(name, 7200 if everything else 1500, command, "pytest")
 
 
