@@ -90,6 +90,9 @@ struct Cidr {
   Address address;  // host bits are zero
   Family family = Family::kIpv4;
   uint8_t prefix_len = 0;  // 0..32 for IPv4, 0..128 for IPv6
+  // Whether it is one of the prefix's addresses. An IPv6 prefix takes IPv4 addresses for mapped
+  // ones, and the unspecified address is in both families: who knows the family compares it, too.
+  bool Contains(const Address& other) const;
   friend bool operator==(const Cidr&, const Cidr&) = default;
 };
 // nullopt where malformed, or where bits beyond the prefix are set.

@@ -88,6 +88,19 @@ std::optional<Cidr> ParseCidr(absl::string_view text) {
   return cidr;
 }
 
+bool Cidr::Contains(const Address& other) const {
+  const bool v4 = family == Family::kIpv4;
+  if (v4 && !other.IsV4Mapped() && !other.IsUnspecified()) return false;
+  const std::array<uint8_t, 16>&a = address.bytes(), &b = other.bytes();
+  const size_t first = v4 ? 12 : 0;  // an IPv4 address stands in the last four bytes
+  for (size_t bit = 0; bit < prefix_len; bit += 8) {
+    const size_t left = prefix_len - bit, at = first + bit / 8;
+    const auto mask = static_cast<uint8_t>(left >= 8 ? 0xff : 0xff << (8 - left));
+    if (((a[at] ^ b[at]) & mask) != 0) return false;
+  }
+  return true;
+}
+
 std::string CidrToString(const Cidr& cidr) {
   const unsigned full = cidr.family == Family::kIpv6 ? 128 : 32;
   std::string text = cidr.address.ToString(cidr.family);

@@ -11,21 +11,9 @@ bool AnyOf(const List& list, Fits fits) {
   return std::any_of(list.begin(), list.end(), fits);
 }
 
-bool Covers(const Cidr& cidr, Family family, const Address& address) {
-  if (cidr.family != family) return false;
-  const auto &a = cidr.address.bytes(), &b = address.bytes();
-  // An IPv4 address stands in the last four bytes.
-  const size_t skip = family == Family::kIpv4 ? 12 : 0;
-  for (size_t bit = 0; bit < cidr.prefix_len; ++bit) {
-    const size_t byte = skip + bit / 8;
-    if ((((a[byte] ^ b[byte]) >> (7 - bit % 8)) & 1) != 0) return false;
-  }
-  return true;
-}
-
 bool AddressesFit(const Match& match, const Packet& packet) {
   const auto covers = [&](const Address& address) {
-    return [&](const Cidr& cidr) { return Covers(cidr, packet.family, address); };
+    return [&](const Cidr& cidr) { return cidr.family == packet.family && cidr.Contains(address); };
   };
   return (match.src.empty() || AnyOf(match.src, covers(packet.src))) &&
          (match.dst.empty() || AnyOf(match.dst, covers(packet.dst))) &&

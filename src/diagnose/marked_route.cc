@@ -17,21 +17,9 @@ constexpr uint32_t kLoopbackIndex = 1;  // in every network namespace
 
 Fit Known(bool fits) { return fits ? Fit::kYes : Fit::kNo; }
 
-bool InPrefix(const Address& address, const Cidr& cidr) {
-  const size_t skipped = cidr.family == Family::kIpv4 ? 96 : 0;
-  const size_t bits = skipped + cidr.prefix_len;
-  for (size_t bit = skipped; bit < bits; ++bit) {
-    const int shift = static_cast<int>(7 - bit % 8);
-    if (((address.bytes()[bit / 8] ^ cidr.address.bytes()[bit / 8]) >> shift & 1) != 0) {
-      return false;
-    }
-  }
-  return true;
-}
-
 Fit FitPrefix(const std::optional<Cidr>& cidr, const std::optional<Address>& address) {
   if (!cidr || cidr->prefix_len == 0) return Fit::kYes;
-  return address ? Known(InPrefix(*address, *cidr)) : Fit::kMaybe;
+  return address ? Known(cidr->Contains(*address)) : Fit::kMaybe;
 }
 
 const ProbeFacts* ProbeOf(const SystemView& view, const Entry& entry) {

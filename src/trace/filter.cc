@@ -7,16 +7,7 @@ namespace utproxy {
 namespace {
 
 bool Within(const Address& address, Family family, const Cidr& prefix) {
-  if (family != prefix.family) return false;
-  // IPv4 is held in the last four bytes; its unspecified address is all zeroes.
-  const size_t first = family == Family::kIpv4 ? 12 : 0;
-  for (size_t bit = 0; bit < prefix.prefix_len; bit += 8) {
-    const size_t left = prefix.prefix_len - bit;
-    const auto mask = static_cast<uint8_t>(left >= 8 ? 0xff : 0xff << (8 - left));
-    const size_t at = first + bit / 8;
-    if (((address.bytes()[at] ^ prefix.address.bytes()[at]) & mask) != 0) return false;
-  }
-  return true;
+  return family == prefix.family && prefix.Contains(address);
 }
 
 bool InRange(uint16_t port, uint32_t first, uint32_t last) { return port >= first && port <= last; }

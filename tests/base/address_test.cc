@@ -27,6 +27,27 @@ TEST(Endpoint, ReadsWhatIsWritten) {
   }
 }
 
+TEST(Cidr, ContainsItsAddresses) {
+  const auto in = [](const char* prefix, const char* address) {
+    return ParseCidr(prefix)->Contains(*Address::Parse(address));
+  };
+  EXPECT_TRUE(in("10.77.0.0/16", "10.77.255.255"));
+  EXPECT_FALSE(in("10.77.0.0/16", "10.78.0.0"));
+  EXPECT_TRUE(in("10.77.64.0/18", "10.77.127.255"));
+  EXPECT_FALSE(in("10.77.64.0/18", "10.77.128.0"));
+  EXPECT_TRUE(in("10.77.1.1", "10.77.1.1"));
+  EXPECT_FALSE(in("10.77.1.0/31", "10.77.1.2"));
+  EXPECT_TRUE(in("0.0.0.0/0", "255.255.255.255"));
+  EXPECT_TRUE(in("0.0.0.0/0", "0.0.0.0"));
+  EXPECT_FALSE(in("0.0.0.0/0", "2001:db8::1"));
+  EXPECT_FALSE(in("1.2.3.0/24", "2001:db8::1.2.3.4"));
+  EXPECT_TRUE(in("2001:db8:8000::/33", "2001:db8:ffff::1"));
+  EXPECT_FALSE(in("2001:db8:8000::/33", "2001:db8:7fff::1"));
+  EXPECT_TRUE(in("2001:db8::1", "2001:db8::1"));
+  EXPECT_FALSE(in("2001:db8::1", "2001:db8::"));
+  EXPECT_TRUE(in("::/0", "2001:db8::1"));
+}
+
 TEST(Cidr, RefusesHostBitsAndLongPrefixes) {
   EXPECT_EQ(CidrToString(*ParseCidr("10.0.0.0/8")), "10.0.0.0/8");
   EXPECT_EQ(CidrToString(*ParseCidr("10.0.0.1")), "10.0.0.1");
