@@ -14,7 +14,6 @@
 namespace utproxy {
 namespace {
 
-constexpr int kMaxDepth = 16;        // as the kernel's own limit of jumps
 constexpr size_t kMaxIntervals = 8;  // of a target, each tried
 
 enum class End : uint8_t { kPass, kAccept, kDrop, kMoved, kReached };
@@ -35,7 +34,12 @@ class Follower {
     return end;
   }
 
-  bool HasGoal(const ChainFacts& chain) const { return Leads(chain, 0); }
+  // Whether a goal is in the chain or in one it leads to.
+  bool HasGoal(const ChainFacts& base) const {
+    bool has = false;
+    ForEachRule(ruleset_, base, [&](const VisitedRule& at) { has |= IsGoal(at.chain, at.rule()); });
+    return has;
+  }
   void Forget() { reach_ = Reach{}; }
   Reach Stopped() const {
     Reach reach = reach_;
@@ -49,16 +53,6 @@ class Follower {
     return std::any_of(goals_.begin(), goals_.end(), [&](const RuleRef& goal) {
       return goal.family == chain.family && goal.table == chain.table && goal.chain == chain.name &&
              goal.handle == rule.handle;
-    });
-  }
-
-  // Whether a goal is in the chain or in one it leads to.
-  bool Leads(const ChainFacts& chain, int depth) const {
-    return std::any_of(chain.rules.begin(), chain.rules.end(), [&](const RuleFacts& rule) {
-      if (IsGoal(chain, rule)) return true;
-      const ChainFacts* next = ruleset_.FindChain(chain.family, chain.table, rule.jump_to);
-      return !rule.jump_to.empty() && next != nullptr && depth < kMaxDepth &&
-             Leads(*next, depth + 1);
     });
   }
 
@@ -90,7 +84,7 @@ class Follower {
       const bool jumps = rule.verdict == RuleVerdict::kJump || rule.verdict == RuleVerdict::kGoto;
       if (jumps) {
         const ChainFacts* next = ruleset_.FindChain(chain.family, chain.table, rule.jump_to);
-        const End end = next != nullptr && depth < kMaxDepth ? Chain(*next, depth + 1) : End::kPass;
+        const End end = next != nullptr && depth < kMaxJumps ? Chain(*next, depth + 1) : End::kPass;
         if (end == End::kReached || (fit == Fit::kYes && end != End::kPass)) return end;
         if (rule.verdict == RuleVerdict::kJump || fit != Fit::kYes) continue;
         Stop(chain, i);
@@ -203,7 +197,7 @@ Reach FollowToTarget(const RulesetFacts& ruleset, const ProxyTarget& target, Fam
                                      .dport = port,
                                      .mark = 0,
                                      .dst_type = std::nullopt,
-                                     .ct_state = uint32_t{8}};
+                                     .ct_state = kCtNew};
           reach = FollowToTarget(ruleset, packet, target.rules, marked);
           if (reach.reached) return reach;
         }

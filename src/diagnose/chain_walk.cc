@@ -14,8 +14,6 @@
 namespace utproxy {
 namespace {
 
-constexpr int kMaxDepth = 16;  // as the kernel's own limit of jumps
-
 Fit Known(bool fits) { return fits ? Fit::kYes : Fit::kNo; }
 
 template <typename T>
@@ -73,6 +71,21 @@ Fit FitField(const RuleCondition& c, const PacketPattern& packet) {
   }
 }
 
+using Conditions = std::vector<const RuleCondition*>;
+
+void Visit(const RulesetFacts& ruleset, const ChainFacts& chain, const Conditions& inherited,
+           int depth, absl::FunctionRef<void(const VisitedRule&)> fn) {
+  for (size_t i = 0; i < chain.rules.size(); ++i) {
+    const RuleFacts& rule = chain.rules[i];
+    Conditions conditions = inherited;
+    for (const RuleCondition& c : rule.conditions) conditions.push_back(&c);
+    fn({.chain = chain, .index = i, .conditions = conditions});
+    if (rule.jump_to.empty() || depth >= kMaxJumps) continue;
+    const ChainFacts* next = ruleset.FindChain(chain.family, chain.table, rule.jump_to);
+    if (next != nullptr) Visit(ruleset, *next, conditions, depth + 1, fn);
+  }
+}
+
 enum class End : uint8_t { kPass, kAccept, kDrop, kReached };
 
 struct Walk {
@@ -110,7 +123,7 @@ struct Walk {
       case RuleVerdict::kJump:
       case RuleVerdict::kGoto: {
         const ChainFacts* next = ruleset.FindChain(chain.family, chain.table, rule.jump_to);
-        if (next == nullptr || depth >= kMaxDepth) return End::kPass;
+        if (next == nullptr || depth >= kMaxJumps) return End::kPass;
         const End end = Chain(*next, depth + 1);
         if (fit == Fit::kYes) return end;
         return end == End::kAccept || (end == End::kDrop && goals != nullptr) ? end : End::kPass;
@@ -135,6 +148,11 @@ Fit Fits(const RuleFacts& rule, const PacketPattern& packet) {
   Fit least = Fit::kYes;
   for (const RuleCondition& c : rule.conditions) least = std::min(least, Fits(c, packet));
   return least;
+}
+
+void ForEachRule(const RulesetFacts& ruleset, const ChainFacts& chain,
+                 absl::FunctionRef<void(const VisitedRule&)> fn) {
+  Visit(ruleset, chain, {}, 0, fn);
 }
 
 bool SurelyDropped(const RulesetFacts& ruleset, const ChainFacts& chain,

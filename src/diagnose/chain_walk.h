@@ -2,6 +2,8 @@
 #ifndef UTPROXY_DIAGNOSE_CHAIN_WALK_H_
 #define UTPROXY_DIAGNOSE_CHAIN_WALK_H_
 
+#include <absl/functional/function_ref.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -29,6 +31,22 @@ enum class Fit : uint8_t { kNo, kMaybe, kYes };
 Fit Fits(const RuleCondition& condition, const PacketPattern& packet);
 // The least of all conditions'.
 Fit Fits(const RuleFacts& rule, const PacketPattern& packet);
+
+// The kernel's own limit of jumps.
+inline constexpr int kMaxJumps = 16;
+
+// A rule, the chain it stands in at `index`, and its conditions with those of the rules that jump
+// there.
+struct VisitedRule {
+  const ChainFacts& chain;
+  size_t index;
+  const std::vector<const RuleCondition*>& conditions;
+  const RuleFacts& rule() const { return chain.rules[index]; }
+};
+// The rules of a chain and of all chains that it jumps to, in order. A chain that several rules
+// jump to comes for each of them.
+void ForEachRule(const RulesetFacts& ruleset, const ChainFacts& chain,
+                 absl::FunctionRef<void(const VisitedRule&)> fn);
 
 // Whether a base chain surely drops the packet: rules that may accept count as accepting, those
 // that only may drop as passing.

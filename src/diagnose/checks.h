@@ -4,6 +4,7 @@
 
 #include <absl/functional/function_ref.h>
 
+#include "diagnose/chain_walk.h"
 #include "diagnose/doctor.h"
 
 // One function an id: looks at the view, appends what it finds. Pure.
@@ -64,6 +65,8 @@ std::string WhereText(const Entry& entry);
 // none of the host's own. Port 80 where it names none.
 Address SampleDestination(const ProxyTarget& target, Family family);
 uint16_t SamplePort(const ProxyTarget& target);
+// The first packet of a flow for the target, as it comes in: to SampleDestination(), no mark.
+PacketPattern FirstPacket(const Entry& entry, Proto proto);
 uint32_t MarkOf(const ProxyTarget& target);  // of a packet that hit, having come without one
 std::string MarkMaskText(const ProxyTarget& target);  // "0x1/0x1", as for `ip rule`
 

@@ -44,13 +44,8 @@ std::string QueuesText(const ProxyTarget& target) {
 // getsockname() instead, so this is worth a note only.
 void NoteUntracked(const SystemView& view, Findings* findings) {
   ForEachEntry(view, [&](const Entry& entry) {
-    const PacketPattern packet{.family = entry.family,
-                               .iif = entry.iif.name,
-                               .proto = entry.target.tcp ? Proto::kTcp : Proto::kUdp,
-                               .src = std::nullopt,
-                               .dst = SampleDestination(entry.target, entry.family),
-                               .dport = SamplePort(entry.target),
-                               .mark = 0};
+    PacketPattern packet = FirstPacket(entry, entry.target.tcp ? Proto::kTcp : Proto::kUdp);
+    packet.ct_state.reset();  // raw's rules come before connection tracking
     for (const ChainFacts& chain : view.ruleset.chains) {
       if (chain.hook != NF_INET_PRE_ROUTING || !SeesFamily(chain.family, entry.family)) continue;
       for (const RuleFacts& rule : chain.rules) {

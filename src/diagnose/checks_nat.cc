@@ -19,35 +19,12 @@ namespace {
 
 using Conditions = std::vector<const RuleCondition*>;
 
-// Rules of a chain, and of those it jumps to, that change the destination, with all their
-// conditions.
-void ForEachDnat(const RulesetFacts& ruleset, const ChainFacts& chain, const Conditions& inherited,
-                 int depth, absl::FunctionRef<void(const Conditions&)> fn) {
-  for (const RuleFacts& rule : chain.rules) {
-    Conditions conditions = inherited;
-    for (const RuleCondition& c : rule.conditions) conditions.push_back(&c);
-    if (rule.dnat) fn(conditions);
-    const ChainFacts* next = ruleset.FindChain(chain.family, chain.table, rule.jump_to);
-    if (!rule.jump_to.empty() && next != nullptr && depth < 16) {
-      ForEachDnat(ruleset, *next, conditions, depth + 1, fn);
-    }
-  }
-}
-
 // A packet that the rule may be for and the target's rule, too: to this host's own address, where
 // the forward does not name another. nullopt where there is none.
 std::optional<PacketPattern> Forwarded(const SystemView& view, const Entry& entry, Proto proto,
                                        const Conditions& conditions) {
-  const std::optional<Address> own = entry.iif.Primary(entry.family);
-  PacketPattern packet{.family = entry.family,
-                       .iif = entry.iif.name,
-                       .proto = proto,
-                       .src = std::nullopt,
-                       .dst = own,
-                       .dport = SamplePort(entry.target),
-                       .mark = 0,
-                       .dst_type = std::nullopt,
-                       .ct_state = uint32_t{8}};
+  PacketPattern packet = FirstPacket(entry, proto);
+  packet.dst = entry.iif.Primary(entry.family);
   for (const RuleCondition* c : conditions) {
     if (c->negated) continue;
     if (c->field == Field::kDst && !c->addresses.empty()) packet.dst = c->addresses[0].first;
@@ -105,10 +82,10 @@ void CheckForwardedPorts(const SystemView& view, Findings* findings) {
     for (const ChainFacts& nat : view.ruleset.chains) {
       const bool here = nat.hook == NF_INET_PRE_ROUTING && nat.type == "nat";
       if (!here || !SeesFamily(nat.family, entry.family)) continue;
-      ForEachDnat(view.ruleset, nat, {}, 0, [&](const Conditions& conditions) {
+      ForEachRule(view.ruleset, nat, [&](const VisitedRule& at) {
         for (const Proto proto : {Proto::kTcp, Proto::kUdp}) {
-          if (!entry.target.Covers(proto)) continue;
-          const auto packet = Forwarded(view, entry, proto, conditions);
+          if (!at.rule().dnat || !entry.target.Covers(proto)) continue;
+          const auto packet = Forwarded(view, entry, proto, at.conditions);
           const ChainFacts* chain = packet ? TakenBefore(view, entry, nat, *packet) : nullptr;
           if (chain == nullptr) continue;
           Finding f;

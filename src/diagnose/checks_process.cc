@@ -124,7 +124,7 @@ void CheckExposed(const SystemView& view, Findings* findings) {
                            .dport = port,
                            .mark = 0,
                            .dst_type = uint8_t{2},
-                           .ct_state = uint32_t{2}};
+                           .ct_state = kCtEstablished};
       for (const InterfaceFacts& iif : view.interfaces) {
         if (iif.up && !iif.loopback) packet.iif = iif.name;
       }
@@ -164,7 +164,7 @@ void CheckLoop(const SystemView& view, Findings* findings) {
                            .dport = SamplePort(target),
                            .mark = so_mark,
                            .dst_type = uint8_t{1},
-                           .ct_state = uint32_t{8},
+                           .ct_state = kCtNew,
                            .uid = process->second.uid};
       std::vector<RuleRef> goals;
       for (const RuleFacts& rule : chain.rules) {

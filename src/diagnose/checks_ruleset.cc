@@ -28,18 +28,6 @@ bool SetsMark(const RuleFacts& rule, const ProxyTarget& target) {
          MarkOf(target) != 0;
 }
 
-// The rules of a chain, and of those it jumps to.
-void ForEachRule(const RulesetFacts& ruleset, const ChainFacts& chain, int depth,
-                 absl::FunctionRef<void(const ChainFacts&, const RuleFacts&)> fn) {
-  for (const RuleFacts& rule : chain.rules) {
-    fn(chain, rule);
-    const ChainFacts* next = ruleset.FindChain(chain.family, chain.table, rule.jump_to);
-    if (!rule.jump_to.empty() && next != nullptr && depth < 16) {
-      ForEachRule(ruleset, *next, depth + 1, fn);
-    }
-  }
-}
-
 }  // namespace
 
 // Of a queue's packets nothing is lost: the mark comes along, and sk_lookup finds the socket when
@@ -70,9 +58,8 @@ void CheckOwnTraffic(const SystemView& view, Findings* findings) {
     for (const ChainFacts& chain : view.ruleset.chains) {
       if (chain.hook != NF_INET_LOCAL_OUT) continue;
       bool marks = false;
-      ForEachRule(view.ruleset, chain, 0, [&](const ChainFacts&, const RuleFacts& rule) {
-        marks |= SetsMark(rule, target);
-      });
+      ForEachRule(view.ruleset, chain,
+                  [&](const VisitedRule& at) { marks |= SetsMark(at.rule(), target); });
       marked |= marks && chain.type == "route";
       if (!marks || chain.type == "route") continue;
       const std::string place = absl::StrCat(TableFamilyName(chain.family), " ",
@@ -106,15 +93,8 @@ void CheckInputPolicy(const SystemView& view, Findings* findings) {
     if (!entry.target.policy_known || !entry.target.mark_set) return;
     for (const Proto proto : {Proto::kTcp, Proto::kUdp}) {
       if (!entry.target.Covers(proto)) continue;
-      const PacketPattern packet{.family = entry.family,
-                                 .iif = entry.iif.name,
-                                 .proto = proto,
-                                 .src = std::nullopt,
-                                 .dst = SampleDestination(entry.target, entry.family),
-                                 .dport = SamplePort(entry.target),
-                                 .mark = MarkOf(entry.target),
-                                 .dst_type = std::nullopt,
-                                 .ct_state = uint32_t{8}};
+      PacketPattern packet = FirstPacket(entry, proto);
+      packet.mark = MarkOf(entry.target);
       for (const ChainFacts& chain : view.ruleset.chains) {
         if (chain.hook != NF_INET_LOCAL_IN || !SeesFamily(chain.family, entry.family) ||
             !SurelyDropped(view.ruleset, chain, packet)) {
@@ -153,15 +133,10 @@ void CheckOwnServices(const SystemView& view, Findings* findings) {
           (!s.local.IsUnspecified() && s.local != *own)) {
         continue;
       }
-      const PacketPattern packet{.family = entry.family,
-                                 .iif = entry.iif.name,
-                                 .proto = s.proto,
-                                 .src = std::nullopt,
-                                 .dst = *own,
-                                 .dport = s.local_port,
-                                 .mark = 0,
-                                 .dst_type = uint8_t{RTN_LOCAL},
-                                 .ct_state = uint32_t{8}};
+      PacketPattern packet = FirstPacket(entry, s.proto);
+      packet.dst = *own;
+      packet.dport = s.local_port;
+      packet.dst_type = uint8_t{RTN_LOCAL};
       for (const ChainFacts& chain : view.ruleset.chains) {
         if (chain.hook != NF_INET_PRE_ROUTING || !SeesFamily(chain.family, entry.family) ||
             !SurelyReaches(view.ruleset, chain, packet, target.rules)) {
@@ -188,14 +163,15 @@ void CheckOwnServices(const SystemView& view, Findings* findings) {
 void CheckSocketMatch(const SystemView& view, Findings* findings) {
   for (const ChainFacts& base : view.ruleset.chains) {
     if (base.hook != NF_INET_PRE_ROUTING || view.targets.empty()) continue;
-    ForEachRule(view.ruleset, base, 0, [&](const ChainFacts& chain, const RuleFacts& rule) {
+    ForEachRule(view.ruleset, base, [&](const VisitedRule& at) {
+      const ChainFacts& chain = at.chain;
+      const RuleFacts& rule = at.rule();
       if (!rule.socket_match || rule.socket_transparent) return;
       const ChainFacts* next = view.ruleset.FindChain(chain.family, chain.table, rule.jump_to);
       bool marks = rule.mark.has_value();
       if (next != nullptr) {
-        ForEachRule(view.ruleset, *next, 1, [&](const ChainFacts&, const RuleFacts& inner) {
-          marks |= inner.mark.has_value();
-        });
+        ForEachRule(view.ruleset, *next,
+                    [&](const VisitedRule& inner) { marks |= inner.rule().mark.has_value(); });
       }
       if (!marks) return;
       const RuleRef ref = RefOf(chain, rule.handle);

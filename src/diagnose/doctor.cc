@@ -142,6 +142,18 @@ uint16_t SamplePort(const ProxyTarget& target) {
   return target.dports.empty() ? uint16_t{80} : static_cast<uint16_t>(target.dports[0].first);
 }
 
+PacketPattern FirstPacket(const Entry& entry, Proto proto) {
+  return {.family = entry.family,
+          .iif = entry.iif.name,
+          .proto = proto,
+          .src = std::nullopt,
+          .dst = SampleDestination(entry.target, entry.family),
+          .dport = SamplePort(entry.target),
+          .mark = 0,
+          .dst_type = std::nullopt,
+          .ct_state = kCtNew};
+}
+
 uint32_t MarkOf(const ProxyTarget& target) { return target.policy.Remark(0); }
 
 std::string MarkMaskText(const ProxyTarget& target) {

@@ -28,12 +28,15 @@ enum class Field : uint8_t {
   kSport,
   kDport,
   kMark,
-  kCtState,  // bits of the kernel's ct state: 1 invalid, 2 established, 4 related, 8 new
+  kCtState,  // bits of the kernel's ct state: kCtNew, ...
   kUid,
   kGid,
   kCgroup,
   kDstType,  // RTN_*
 };
+
+// NF_CT_STATE_BIT() of the kernel's conntrack states; 1 is invalid, 4 related, 64 untracked.
+inline constexpr uint32_t kCtEstablished = 2, kCtNew = 8;
 
 struct NumberRange {
   uint64_t first = 0, last = 0;  // both ends included

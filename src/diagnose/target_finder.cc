@@ -13,8 +13,6 @@
 namespace utproxy {
 namespace {
 
-constexpr int kMaxDepth = 16;  // as the kernel's own limit of jumps
-
 // Narrows a target by the conditions of its rule, and of those that jump to it.
 void Narrow(const RuleCondition& c, ProxyTarget* target) {
   if (c.negated) return;
@@ -55,29 +53,22 @@ class Finder {
  public:
   explicit Finder(const RulesetFacts& ruleset) : ruleset_(ruleset) {}
 
-  void Chain(const ChainFacts& chain, const std::vector<const RuleCondition*>& inherited,
-             int depth) {
-    for (size_t i = 0; i < chain.rules.size(); ++i) {
-      const RuleFacts& rule = chain.rules[i];
-      std::vector<const RuleCondition*> conditions = inherited;
-      for (const RuleCondition& c : rule.conditions) conditions.push_back(&c);
-      if (rule.tproxy || rule.queue) Add(chain, i, conditions);
-      if (rule.verdict != RuleVerdict::kJump && rule.verdict != RuleVerdict::kGoto) continue;
-      const ChainFacts* next = ruleset_.FindChain(chain.family, chain.table, rule.jump_to);
-      if (next != nullptr && depth < kMaxDepth) Chain(*next, conditions, depth + 1);
-    }
+  void Chain(const ChainFacts& base) {
+    ForEachRule(ruleset_, base, [&](const VisitedRule& at) {
+      if (at.rule().tproxy || at.rule().queue) Add(at);
+    });
   }
 
   std::vector<ProxyTarget> Take() { return std::move(targets_); }
 
  private:
-  void Add(const ChainFacts& chain, size_t index,
-           const std::vector<const RuleCondition*>& conditions) {
-    const RuleFacts& rule = chain.rules[index];
+  void Add(const VisitedRule& at) {
+    const ChainFacts& chain = at.chain;
+    const RuleFacts& rule = at.rule();
     ProxyTarget target;
     target.v4 = SeesFamily(chain.family, Family::kIpv4);
     target.v6 = SeesFamily(chain.family, Family::kIpv6);
-    for (const RuleCondition* c : conditions) Narrow(*c, &target);
+    for (const RuleCondition* c : at.conditions) Narrow(*c, &target);
     if (rule.queue) {
       target.kind = ProxyTarget::Kind::kQueue;
       target.policy_known = target.mark_set = false;
@@ -85,7 +76,7 @@ class Finder {
       target.queue_last = rule.queue->last;
       target.bypass = rule.queue->bypass;
     } else {
-      FromTproxy(chain, index, &target);
+      FromTproxy(chain, at.index, &target);
     }
     if ((!target.tcp && !target.udp) || (!target.v4 && !target.v6)) return;
     const TableFacts* table = ruleset_.FindTable(chain.family, chain.table);
@@ -150,7 +141,7 @@ std::vector<ProxyTarget> FindTargets(const RulesetFacts& ruleset) {
   for (const ChainFacts& chain : ruleset.chains) {
     const bool ip = chain.family == NFPROTO_INET || chain.family == NFPROTO_IPV4 ||
                     chain.family == NFPROTO_IPV6;
-    if (ip && chain.hook == NF_INET_PRE_ROUTING) finder.Chain(chain, {}, 0);
+    if (ip && chain.hook == NF_INET_PRE_ROUTING) finder.Chain(chain);
   }
   return finder.Take();
 }
