@@ -4,6 +4,7 @@ import os
 import pytest
 
 from delivery import SideBySide
+from doctor_router import Router
 from engine import Kernel, Utproxy
 from lab import Lab
 
@@ -37,6 +38,20 @@ def make_lab(traffic):
 @pytest.fixture
 def lab(make_lab):
     return make_lab()
+
+
+@pytest.fixture
+def make_router(make_lab, utproxy):
+    """router(server=False, **words) makes one in a lab of its own; it is closed at the end."""
+    routers = []
+
+    def make(server=False, **words):
+        routers.append(Router(make_lab(server=server), utproxy, **words))
+        return routers[-1]
+
+    yield make
+    for router in routers:
+        router.close()
 
 
 @pytest.fixture

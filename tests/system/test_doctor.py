@@ -6,23 +6,10 @@ import random
 
 import pytest
 
-from doctor_router import ON_PORT, PORT, Router
+from doctor_router import ON_PORT, PORT
 from engine import Target
 from faults import FAKED, FAULTS
 from lab import wait_until
-
-
-@pytest.fixture
-def make_router(make_lab, utproxy):
-    routers = []
-
-    def make(server=False, **words):
-        routers.append(Router(make_lab(server=server), utproxy, **words))
-        return routers[-1]
-
-    yield make
-    for router in routers:
-        router.close()
 
 
 def broken(make_router, fault):
