@@ -2,6 +2,7 @@
 #include "daemon/doctor_view.h"
 
 #include <bpf/libbpf.h>
+#include <linux/rtnetlink.h>
 
 #include <algorithm>
 
@@ -9,6 +10,7 @@
 #include "diagnose/chain_reach.h"
 #include "diagnose/chain_walk.h"
 #include "diagnose/checks.h"
+#include "diagnose/legacy_reader.h"
 #include "diagnose/proc_reader.h"
 #include "diagnose/routing_reader.h"
 #include "diagnose/ruleset_reader.h"
@@ -51,18 +53,9 @@ void LoadFeatures(SystemView* view) {
   if (sk_lookup >= 0) view->features["sk_lookup"] = sk_lookup == 1;
 }
 
-// A neighbour of the interface's own address: what its clients look like.
-Address NeighbourOf(const Address& own, Family family) {
-  std::array<uint8_t, 16> bytes = own.bytes();
-  bytes[15] = static_cast<uint8_t>(bytes[15] ^ 3);
-  if (family == Family::kIpv6) return Address::FromIpv6(bytes.data());
-  uint32_t v4 = 0;
-  std::copy(bytes.begin() + 12, bytes.end(), reinterpret_cast<uint8_t*>(&v4));
-  return Address::FromIpv4(v4);
-}
-
 // Senders to ask about. Not likely ones are those of networks behind other interfaces' gateways:
-// their packets come in here where the way there and the way back differ.
+// their packets come in here where the way there and the way back differ. So do those of anybody,
+// where the interface has a default route of its own, as each of several providers' has.
 struct Sender {
   Address address;
   bool likely = true;
@@ -77,6 +70,14 @@ std::vector<Sender> SendersOf(const SystemView& view, const Entry& entry) {
   for (const GatewayRoute& route : view.gateway_routes) {
     if (strict && route.to.family == entry.family && route.oif != entry.iif.index) {
       senders.push_back({NeighbourOf(route.to.address, route.to.family), false});
+    }
+  }
+  for (const RouteFacts& route : view.routes) {
+    if (strict && route.family == entry.family && route.type == RTN_UNICAST &&
+        route.oif == entry.iif.index) {
+      senders.push_back(
+          {*Address::Parse(route.family == Family::kIpv4 ? "192.0.2.241" : "2001:db8:f2f2::f2"),
+           !entry.target.iifs.empty()});
     }
   }
   return senders;
@@ -96,7 +97,7 @@ absl::Status LoadProbes(NetlinkSocket* route, SystemView* view) {
                     .tcp_flags = kTcpSyn,
                     .outcome = ParseOutcome::kOk,
                     .iif = entry.iif.index,
-                    .mark = MarkOf(entry.target)};
+                    .mark = MarkAt(entry)};
       const absl::StatusOr<RouteAnswer> answer = ProbeRoute(route, packet);
       if (!answer.ok()) {
         status.Update(answer.status());
@@ -204,6 +205,7 @@ absl::Status LoadRoutingAndRuleset(NetlinkSocket* route, SystemView* view, absl:
     std::map<uint64_t, std::string> names;
     for (const InterfaceFacts& each : view->interfaces) names[each.index] = each.name;
     NameInterfaces(names, &view->ruleset);
+    view->legacy_unread = !ReadLegacyTables(&view->ruleset);
   }
   *ruleset = facts.status();
   return absl::OkStatus();

@@ -18,20 +18,77 @@ constexpr size_t kMaxIntervals = 8;  // of a target, each tried
 
 enum class End : uint8_t { kPass, kAccept, kDrop, kMoved, kReached };
 
+// Leads one packet through the chains, as they come.
 class Follower {
  public:
-  Follower(const RulesetFacts& ruleset, PacketPattern packet, std::vector<RuleRef> goals)
-      : ruleset_(ruleset), packet_(std::move(packet)), goals_(std::move(goals)) {}
+  Follower(const RulesetFacts& ruleset, const ProxyTarget& target, PacketPattern packet)
+      : ruleset_(ruleset), target_(target), packet_(std::move(packet)) {
+    arrival_.family = packet_.family;
+    arrival_.iif = packet_.iif.value_or("");
+  }
 
-  // A base chain.
-  End Base(const ChainFacts& chain) {
-    const End end = Chain(chain, 0);
+  // False where the packet ends in this base chain.
+  bool Base(const ChainFacts& chain) {
+    doubt_ = false;
+    own_ = false;
+    const bool before = !reached_;
+    End end = Chain(chain, 0);
     if (end == End::kPass && chain.policy_drop) {
-      reach_.chain = &chain;
-      reach_.rule = nullptr;
-      return End::kDrop;
+      Stop(chain, std::nullopt);
+      end = End::kDrop;
     }
-    return end;
+    // What may have been accepted is not surely dropped; it did miss the target's rule, though.
+    const bool misses = before && !reached_ && HasGoal(chain);
+    if (end == End::kDrop && doubt_ && !misses) end = End::kAccept;
+    if (end == End::kDrop || end == End::kMoved) {
+      arrival_.after = reached_;
+      arrival_.behind_own = reached_ && own_;
+      return false;
+    }
+    if (misses) missed_ = stop_;
+    return true;
+  }
+
+  Arrival Ended() const {
+    Arrival arrival = arrival_;
+    arrival.reached = false;
+    Place(stop_, &arrival);
+    return arrival;
+  }
+
+  // The packet has passed all chains.
+  Arrival Passed() const {
+    Arrival arrival = arrival_;
+    arrival.reached = reached_ || !missed_;
+    // Nobody can be named: there are other marks and conditions than are known here.
+    if (!reached_ && !missed_) arrival.mark_before = arrival.mark = std::nullopt;
+    if (!reached_ && missed_) Place(missed_, &arrival);
+    if (!reached_) return arrival;
+    arrival.mark = packet_.mark;
+    arrival.remarked = remarked_.has_value();
+    arrival.after = arrival.remarked;
+    arrival.behind_own = remarked_own_;
+    if (remarked_) Place(remarked_, &arrival);
+    return arrival;
+  }
+
+ private:
+  struct At {
+    size_t chain;
+    std::optional<size_t> rule;
+  };
+
+  static void Place(const std::optional<At>& at, Arrival* arrival) {
+    if (!at) return;
+    arrival->chain = at->chain;
+    arrival->rule = at->rule;
+  }
+
+  bool IsGoal(const ChainFacts& chain, const RuleFacts& rule) const {
+    return std::any_of(target_.rules.begin(), target_.rules.end(), [&](const RuleRef& goal) {
+      return goal.family == chain.family && goal.table == chain.table && goal.chain == chain.name &&
+             goal.handle == rule.handle;
+    });
   }
 
   // Whether a goal is in the chain or in one it leads to.
@@ -40,29 +97,27 @@ class Follower {
     ForEachRule(ruleset_, base, [&](const VisitedRule& at) { has |= IsGoal(at.chain, at.rule()); });
     return has;
   }
-  void Forget() { reach_ = Reach{}; }
-  Reach Stopped() const {
-    Reach reach = reach_;
-    reach.reached = false;
-    return reach;
-  }
-  const std::optional<uint32_t>& mark() const { return packet_.mark; }
 
- private:
-  bool IsGoal(const ChainFacts& chain, const RuleFacts& rule) const {
-    return std::any_of(goals_.begin(), goals_.end(), [&](const RuleRef& goal) {
-      return goal.family == chain.family && goal.table == chain.table && goal.chain == chain.name &&
-             goal.handle == rule.handle;
-    });
+  At Here(const ChainFacts& chain, std::optional<size_t> rule) const {
+    return {static_cast<size_t>(&chain - ruleset_.chains.data()), rule};
   }
+  void Stop(const ChainFacts& chain, std::optional<size_t> rule) { stop_ = Here(chain, rule); }
 
-  void Stop(const ChainFacts& chain, size_t index) {
-    reach_.chain = &chain;
-    reach_.rule = &chain.rules[index];
-    reach_.number = 1;  // a verdict map is several here, but one rule
-    for (size_t i = 1; i <= index; ++i) {
-      if (chain.rules[i].handle != chain.rules[i - 1].handle) ++reach_.number;
+  // The target's rule has the packet. nft's tproxy does nothing to it but to pin the socket, and
+  // the rule, or those behind, go on.
+  End Reached(const RuleFacts& rule) {
+    if (!reached_) arrival_.mark_before = packet_.mark;
+    reached_ = true;
+    if (rule.tproxy && !rule.tproxy->xt) {
+      own_ = true;
+      Remark(rule, Fit::kYes);
+      return rule.verdict == RuleVerdict::kNone || rule.verdict == RuleVerdict::kReturn
+                 ? End::kPass
+                 : End::kReached;
     }
+    if (!target_.policy_known) packet_.mark.reset();
+    if (packet_.mark) packet_.mark = target_.policy.Remark(*packet_.mark);
+    return End::kReached;
   }
 
   void Remark(const RuleFacts& rule, Fit fit) {
@@ -74,25 +129,61 @@ class Follower {
     }
   }
 
+  // The same behind the target's rule, where it can undo that.
+  void RemarkBehind(const ChainFacts& chain, size_t index, Fit fit) {
+    const std::optional<uint32_t> before = packet_.mark;
+    const RuleFacts& rule = chain.rules[index];
+    Remark(rule, fit);
+    // The marks of nft's tproxy may be set by any rule behind it.
+    const bool first = own_ && before == arrival_.mark_before;
+    if (fit != Fit::kYes || first || !target_.mark_set || !target_.policy_known) return;
+    const uint32_t mask = target_.policy.mark_mask;
+    const bool keeps = packet_.mark && before && ((*packet_.mark ^ *before) & mask) == 0;
+    if (keeps || (!rule.mark && !rule.mark_unknown)) return;
+    remarked_ = Here(chain, index);
+    remarked_own_ = own_;
+  }
+
+  End Jump(const ChainFacts& chain, size_t index, Fit fit, int depth) {
+    const RuleFacts& rule = chain.rules[index];
+    const ChainFacts* next = ruleset_.FindChain(chain.family, chain.table, rule.jump_to);
+    const End end = next != nullptr && depth < kMaxJumps ? Chain(*next, depth + 1) : End::kPass;
+    if (end == End::kReached || (fit == Fit::kYes && end != End::kPass)) return end;
+    doubt_ =
+        doubt_ || end == End::kAccept || (rule.verdict == RuleVerdict::kGoto && fit != Fit::kYes);
+    return End::kPass;
+  }
+
   End Chain(const ChainFacts& chain, int depth) {
     for (size_t i = 0; i < chain.rules.size(); ++i) {
+      if (left_ == 0) return End::kPass;
+      --left_;
       const RuleFacts& rule = chain.rules[i];
       const Fit fit = Fits(rule, packet_);
       if (fit == Fit::kNo) continue;
-      if (IsGoal(chain, rule)) return End::kReached;
-      Remark(rule, fit);
-      const bool jumps = rule.verdict == RuleVerdict::kJump || rule.verdict == RuleVerdict::kGoto;
-      if (jumps) {
-        const ChainFacts* next = ruleset_.FindChain(chain.family, chain.table, rule.jump_to);
-        const End end = next != nullptr && depth < kMaxJumps ? Chain(*next, depth + 1) : End::kPass;
-        if (end == End::kReached || (fit == Fit::kYes && end != End::kPass)) return end;
+      if (!reached_ && IsGoal(chain, rule)) {
+        if (Reached(rule) == End::kReached) return End::kReached;
+        if (rule.verdict == RuleVerdict::kReturn) return End::kPass;
+        continue;
+      }
+      if (reached_) {
+        RemarkBehind(chain, i, fit);
+      } else {
+        Remark(rule, fit);
+      }
+      if (rule.verdict == RuleVerdict::kJump || rule.verdict == RuleVerdict::kGoto) {
+        const End end = Jump(chain, i, fit, depth);
+        if (end != End::kPass) return end;
         if (rule.verdict == RuleVerdict::kJump || fit != Fit::kYes) continue;
         Stop(chain, i);
         return End::kPass;
       }
-      if (fit != Fit::kYes) continue;
       const bool takes = rule.queue || (rule.tproxy && rule.tproxy->xt);
       if (!takes && !rule.dnat && rule.verdict == RuleVerdict::kNone) continue;
+      if (fit != Fit::kYes) {
+        doubt_ = doubt_ || rule.verdict != RuleVerdict::kDrop;
+        continue;
+      }
       Stop(chain, i);
       if (rule.dnat) return End::kMoved;
       if (rule.verdict == RuleVerdict::kReturn) return End::kPass;
@@ -102,22 +193,48 @@ class Follower {
   }
 
   const RulesetFacts& ruleset_;
+  const ProxyTarget& target_;
   PacketPattern packet_;
-  const std::vector<RuleRef> goals_;
-  Reach reach_;
+  Arrival arrival_;
+  size_t left_ = kMaxVisits;
+  bool reached_ = false, doubt_ = false;
+  bool own_ = false;  // in the base chain of nft's tproxy, behind it
+  bool remarked_own_ = false;
+  std::optional<At> stop_, missed_, remarked_;
 };
 
-std::vector<const ChainFacts*> Prerouting(const RulesetFacts& ruleset, Family family) {
+bool IsFor(const ChainFacts& chain, const std::string& iif) {
+  return std::any_of(chain.devices.begin(), chain.devices.end(),
+                     [&](const std::string& device) { return device == iif; });
+}
+
+// In the order in which a packet meets them: a device's own come first.
+std::vector<const ChainFacts*> ChainsBeforeRouting(const RulesetFacts& ruleset, Family family,
+                                                   const std::string& iif) {
+  const auto is_ingress = [](const ChainFacts& chain) {
+    return (chain.family == NFPROTO_NETDEV && chain.hook == NF_NETDEV_INGRESS) ||
+           (chain.family == NFPROTO_INET && chain.hook == NF_INET_INGRESS);
+  };
   std::vector<const ChainFacts*> chains;
   for (const ChainFacts& chain : ruleset.chains) {
-    if (chain.hook == NF_INET_PRE_ROUTING && SeesFamily(chain.family, family)) {
-      chains.push_back(&chain);
-    }
+    const bool prerouting = chain.hook == NF_INET_PRE_ROUTING && SeesFamily(chain.family, family);
+    if (prerouting || (is_ingress(chain) && IsFor(chain, iif))) chains.push_back(&chain);
   }
-  std::stable_sort(chains.begin(), chains.end(), [](const ChainFacts* a, const ChainFacts* b) {
+  std::stable_sort(chains.begin(), chains.end(), [&](const ChainFacts* a, const ChainFacts* b) {
+    if (is_ingress(*a) != is_ingress(*b)) return is_ingress(*a);
     return a->priority < b->priority;
   });
   return chains;
+}
+
+Arrival Follow(const RulesetFacts& ruleset, const ProxyTarget& target,
+               const PacketPattern& packet) {
+  Follower follower(ruleset, target, packet);
+  for (const ChainFacts* chain :
+       ChainsBeforeRouting(ruleset, packet.family, packet.iif.value_or(""))) {
+    if (!follower.Base(*chain)) return follower.Ended();
+  }
+  return follower.Passed();
 }
 
 // Ports that stand for all of the target's; nullopt: any, also where they would be too many.
@@ -144,51 +261,25 @@ std::vector<std::optional<Address>> AddressSamples(const std::vector<AddressInte
   return addresses;
 }
 
-}  // namespace
-
-Reach FollowToTarget(const RulesetFacts& ruleset, PacketPattern packet,
-                     const std::vector<RuleRef>& goals, std::optional<uint32_t> marked) {
-  Follower follower(ruleset, packet, goals);
-  Reach result;
-  bool reached = false;
-  for (const ChainFacts* chain : Prerouting(ruleset, packet.family)) {
-    if (reached) {
-      packet.mark = marked;
-      if (SurelyDropped(ruleset, *chain, packet)) {
-        return {.reached = false, .chain = chain, .after = true};
-      }
-      Follower behind(ruleset, packet, {});
-      if (behind.Base(*chain) != End::kMoved) continue;
-      result = behind.Stopped();
-      result.after = true;
-      return result;
-    }
-    follower.Forget();
-    const End end = follower.Base(*chain);
-    if (end == End::kDrop || end == End::kMoved) return follower.Stopped();
-    if (end == End::kReached) {
-      reached = true;
-      result = Reach{.mark = follower.mark()};
-    } else if (follower.HasGoal(*chain)) {
-      result = follower.Stopped();
-    }
+// Senders as the rules tell, else those that the user told.
+std::vector<std::optional<Address>> SenderSamples(const ProxyTarget& target, Family family) {
+  std::vector<AddressInterval> senders = target.srcs;
+  for (const Cidr& cidr : target.sources) {
+    if (target.srcs.empty()) senders.push_back({cidr.address, cidr.address});
   }
-  // It passed all, and nobody can be named: other marks and conditions than are known here.
-  if (!reached && result.chain == nullptr) return {.mark = std::nullopt};
-  return result;
+  return AddressSamples(senders, family);
 }
 
-Reach FollowToTarget(const RulesetFacts& ruleset, const ProxyTarget& target, Family family,
-                     const std::string& iif) {
-  const std::optional<uint32_t> marked = target.policy_known && target.mark_set
-                                             ? std::optional<uint32_t>(MarkOf(target))
-                                             : std::nullopt;
-  Reach reach;
+}  // namespace
+
+Arrival FollowToTarget(const RulesetFacts& ruleset, const ProxyTarget& target, Family family,
+                       const std::string& iif) {
+  Arrival arrival;
   for (const Proto proto : {Proto::kTcp, Proto::kUdp}) {
     if (!target.Covers(proto)) continue;
     for (const auto& port : PortSamples(target)) {
       for (const auto& dst : AddressSamples(target.dsts, family)) {
-        for (const auto& src : AddressSamples(target.srcs, family)) {
+        for (const auto& src : SenderSamples(target, family)) {
           const PacketPattern packet{.family = family,
                                      .iif = iif,
                                      .proto = proto,
@@ -198,31 +289,35 @@ Reach FollowToTarget(const RulesetFacts& ruleset, const ProxyTarget& target, Fam
                                      .mark = 0,
                                      .dst_type = std::nullopt,
                                      .ct_state = kCtNew};
-          reach = FollowToTarget(ruleset, packet, target.rules, marked);
-          if (reach.reached) return reach;
+          arrival = Follow(ruleset, target, packet);
+          if (arrival.reached) return arrival;
         }
       }
     }
   }
-  return reach;
+  return arrival;
 }
 
 void FollowTargets(SystemView* view) {
   for (ProxyTarget& target : view->targets) {
     target.bypassed.clear();
+    target.arrivals.clear();
     if (target.rules.empty()) continue;
     bool any = false, told = target.mark_set || !target.policy_known;
     for (const Family family : {Family::kIpv4, Family::kIpv6}) {
       if (!target.Covers(family)) continue;
       for (const InterfaceFacts* iif : view->Ingress(target, family)) {
-        const Reach reach = FollowToTarget(view->ruleset, target, family, iif->name);
-        any |= reach.reached;
-        if (!reach.reached) target.bypassed.emplace_back(family, iif->name);
-        if (!reach.reached || told) continue;
+        const Arrival arrival = FollowToTarget(view->ruleset, target, family, iif->name);
+        target.arrivals.push_back(arrival);
+        any |= arrival.reached;
+        if (!arrival.reached) target.bypassed.emplace_back(family, iif->name);
+        if (!arrival.reached || told) continue;
         told = true;
-        target.mark_known = reach.mark.has_value();
-        target.mark_set = reach.mark.value_or(0) != 0;
-        if (target.mark_set) target.policy.mark_value = target.policy.mark_mask = *reach.mark;
+        target.mark_known = arrival.mark_before.has_value();
+        target.mark_set = arrival.mark_before.value_or(0) != 0;
+        if (target.mark_set) {
+          target.policy.mark_value = target.policy.mark_mask = *arrival.mark_before;
+        }
       }
     }
     if (!any) target.bypassed.clear();

@@ -46,6 +46,8 @@ Fit FitField(const RuleCondition& c, const PacketPattern& packet) {
   switch (c.field) {
     case Field::kIif:
       return FitName(c, packet.iif);
+    case Field::kOif:
+      return FitName(c, packet.oif);
     case Field::kNfProto:
       return FitNumber(
           c, std::optional<uint8_t>(packet.family == Family::kIpv4 ? NFPROTO_IPV4 : NFPROTO_IPV6));
@@ -58,6 +60,8 @@ Fit FitField(const RuleCondition& c, const PacketPattern& packet) {
       return FitAddress(c, packet.dst);
     case Field::kDport:
       return FitNumber(c, packet.dport);
+    case Field::kSport:
+      return FitNumber(c, packet.sport);
     case Field::kMark:
       return FitNumber(c, packet.mark);
     case Field::kUid:
@@ -74,15 +78,16 @@ Fit FitField(const RuleCondition& c, const PacketPattern& packet) {
 using Conditions = std::vector<const RuleCondition*>;
 
 void Visit(const RulesetFacts& ruleset, const ChainFacts& chain, const Conditions& inherited,
-           int depth, absl::FunctionRef<void(const VisitedRule&)> fn) {
-  for (size_t i = 0; i < chain.rules.size(); ++i) {
+           int depth, size_t* left, absl::FunctionRef<void(const VisitedRule&)> fn) {
+  for (size_t i = 0; i < chain.rules.size() && *left > 0; ++i) {
+    --*left;
     const RuleFacts& rule = chain.rules[i];
     Conditions conditions = inherited;
     for (const RuleCondition& c : rule.conditions) conditions.push_back(&c);
     fn({.chain = chain, .index = i, .conditions = conditions});
     if (rule.jump_to.empty() || depth >= kMaxJumps) continue;
     const ChainFacts* next = ruleset.FindChain(chain.family, chain.table, rule.jump_to);
-    if (next != nullptr) Visit(ruleset, *next, conditions, depth + 1, fn);
+    if (next != nullptr) Visit(ruleset, *next, conditions, depth + 1, left, fn);
   }
 }
 
@@ -92,6 +97,7 @@ struct Walk {
   const RulesetFacts& ruleset;
   const PacketPattern& packet;
   const std::vector<RuleRef>* goals = nullptr;  // null: is it dropped?
+  size_t left = kMaxVisits;
 
   bool IsGoal(const ChainFacts& chain, const RuleFacts& rule) const {
     return std::any_of(goals->begin(), goals->end(), [&](const RuleRef& goal) {
@@ -100,8 +106,10 @@ struct Walk {
     });
   }
 
-  End Chain(const ChainFacts& chain, int depth) const {
+  End Chain(const ChainFacts& chain, int depth) {
     for (const RuleFacts& rule : chain.rules) {
+      if (left == 0) return End::kAccept;  // doubt
+      --left;
       const Fit fit = Fits(rule, packet);
       if (fit == Fit::kNo) continue;
       if (goals != nullptr && fit == Fit::kYes && IsGoal(chain, rule)) return End::kReached;
@@ -114,7 +122,7 @@ struct Walk {
     return End::kPass;
   }
 
-  End Rule(const ChainFacts& chain, const RuleFacts& rule, Fit fit, int depth) const {
+  End Rule(const ChainFacts& chain, const RuleFacts& rule, Fit fit, int depth) {
     switch (rule.verdict) {
       case RuleVerdict::kAccept:
         return End::kAccept;
@@ -152,7 +160,8 @@ Fit Fits(const RuleFacts& rule, const PacketPattern& packet) {
 
 void ForEachRule(const RulesetFacts& ruleset, const ChainFacts& chain,
                  absl::FunctionRef<void(const VisitedRule&)> fn) {
-  Visit(ruleset, chain, {}, 0, fn);
+  size_t left = kMaxVisits;
+  Visit(ruleset, chain, {}, 0, &left, fn);
 }
 
 bool SurelyDropped(const RulesetFacts& ruleset, const ChainFacts& chain,

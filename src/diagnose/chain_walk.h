@@ -17,10 +17,10 @@ namespace utproxy {
 // A packet of which some fields are known; what is nullopt may be anything.
 struct PacketPattern {
   Family family = Family::kIpv4;
-  std::optional<std::string> iif;
+  std::optional<std::string> iif, oif;
   std::optional<Proto> proto;
   std::optional<Address> src, dst;
-  std::optional<uint16_t> dport;
+  std::optional<uint16_t> dport, sport;
   std::optional<uint32_t> mark;
   std::optional<uint8_t> dst_type;   // RTN_*
   std::optional<uint32_t> ct_state;  // one bit
@@ -34,6 +34,9 @@ Fit Fits(const RuleFacts& rule, const PacketPattern& packet);
 
 // The kernel's own limit of jumps.
 inline constexpr int kMaxJumps = 16;
+// Rules that are looked at in one walk: chains that jump to each other in many ways would take for
+// ever. What is behind counts as not there.
+inline constexpr size_t kMaxVisits = 1'000'000;
 
 // A rule, the chain it stands in at `index`, and its conditions with those of the rules that jump
 // there.

@@ -22,11 +22,19 @@ void CheckIpv6(const SystemView& view, Findings* findings);
 // Whatever else keeps a packet from its listener. Looks at what the others found, and comes last:
 // checks_delivery.cc.
 void CheckDelivered(const SystemView& view, Findings* findings);
+// Parts of it, checks_arrival.cc: rules around one target's, and those that the answers meet.
+void CheckArrivals(const SystemView& view, size_t target, Findings* findings);
+void CheckAnswers(const SystemView& view, Findings* findings);
+// What routing does with packets, as in "it forwards them by wan0 (table 254)".
+std::string AnswerText(const SystemView& view, const RouteAnswer& answer);
+// A neighbour of the interface's own address: what its clients look like.
+Address NeighbourOf(const Address& own, Family family);
 
 // Who listens, and how: checks_listener.cc, checks_process.cc.
 void CheckListener(const SystemView& view, Findings* findings);
 void CheckTransparent(const SystemView& view, Findings* findings);
 void CheckListenerAddress(const SystemView& view, Findings* findings);
+void CheckStopped(const SystemView& view, Findings* findings);
 void CheckReplyBind(const SystemView& view, Findings* findings);
 void CheckFdLimit(const SystemView& view, Findings* findings);
 void CheckExposed(const SystemView& view, Findings* findings);
@@ -68,6 +76,11 @@ uint16_t SamplePort(const ProxyTarget& target);
 // The first packet of a flow for the target, as it comes in: to SampleDestination(), no mark.
 PacketPattern FirstPacket(const Entry& entry, Proto proto);
 uint32_t MarkOf(const ProxyTarget& target);  // of a packet that hit, having come without one
+// The target's packets where routing sees them: how they got there, null where not known, and
+// their mark: MarkOf() but where they came with another one, or it is changed behind the target's
+// rule.
+const Arrival* ArrivalAt(const Entry& entry);
+uint32_t MarkAt(const Entry& entry);
 std::string MarkMaskText(const ProxyTarget& target);  // "0x1/0x1", as for `ip rule`
 
 }  // namespace utproxy

@@ -8,9 +8,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
-#include "diagnose/chain_reach.h"
 #include "diagnose/checks.h"
 #include "diagnose/fixes.h"
 #include "diagnose/marked_route.h"
@@ -57,9 +55,9 @@ Finding About(size_t target, std::string where, std::string cause, std::string f
 // Nothing says what would be proxied.
 void TellNoTarget(const SystemView& view, Findings* findings) {
   const char* legacy =
-      view.legacy_rules ? " iptables-legacy has rules here, which can't be read: name the target "
-                          "with --on-port, --tproxy-mark and --iif, or use iptables-nft."
-                        : "";
+      view.legacy_unread ? " iptables-legacy has rules here, which can't be read: name the target "
+                           "with --on-port, --tproxy-mark and --iif, or use iptables-nft."
+                         : "";
   findings->push_back(
       About(0, "prerouting",
             absl::StrCat("No prerouting rule queues or TPROXYs anything, and no target was "
@@ -80,7 +78,7 @@ void TellNoRule(const SystemView& view, size_t index, Findings* findings) {
   options = std::string(absl::StripPrefix(options, "--install "));
   Finding f = About(index, "prerouting", "No rule queues or TPROXYs packets for this target.",
                     absl::StrCat("utproxy ruleset install ", options));
-  if (view.legacy_rules) {
+  if (view.legacy_unread) {
     f.severity = Severity::kWarning;
     absl::StrAppend(&f.cause, " If one does in iptables-legacy, it can't be read.");
   }
@@ -134,78 +132,6 @@ void TellInterfaces(const SystemView& view, size_t index, Findings* findings) {
   }
 }
 
-bool AsksForFamily(const RuleFacts& rule) {
-  return std::any_of(rule.conditions.begin(), rule.conditions.end(),
-                     [](const RuleCondition& c) { return c.field == Field::kNfProto; });
-}
-
-const char* DoneBy(const RuleFacts& rule) {
-  if (rule.queue) return "queues";
-  if (rule.tproxy) return "TPROXYs";
-  if (rule.dnat) return "changes the destination of";
-  switch (rule.verdict) {
-    case RuleVerdict::kDrop:
-      return "drops";
-    case RuleVerdict::kAccept:
-      return "accepts";
-    default:
-      return "takes away";
-  }
-}
-
-Finding Stopped(const ProxyTarget& target, size_t index, Family family, const std::string& iif,
-                const Reach& reach) {
-  const ChainFacts& chain = *reach.chain;
-  const RuleRef at{chain.family, chain.table, chain.name,
-                   reach.rule != nullptr ? reach.rule->handle : 0, false};
-  const std::string where = absl::StrCat(FamilyText(family), ", ", iif);
-  const std::string place = absl::StrCat("chain ", chain.name, " of table ", chain.table);
-  if (reach.after) {
-    const bool moved = reach.rule != nullptr;
-    const std::string mark = MarkMaskText(target);
-    const uint32_t mask = target.policy.mark_mask;
-    return About(
-        index, where,
-        absl::StrCat("The target's rule takes the packets, but behind it ", place,
-                     moved ? " changes their destination." : " drops them."),
-        InsertRule(at, absl::StrCat("-m mark --mark ", mark, " -j ACCEPT"),
-                   absl::StrCat("meta mark and ", mask, " == ", MarkOf(target) & mask, " accept")));
-  }
-  if (reach.rule == nullptr) {
-    return About(
-        index, where,
-        absl::StrCat("The policy of ", place, " drops the packets before the target's rule."),
-        absl::StrCat("nft 'chain ", TableFamilyName(chain.family), " ", chain.table, " ",
-                     chain.name, " { policy accept; }'"));
-  }
-  Finding f = About(index, where,
-                    absl::StrCat("Rule ", reach.number, " of ", place, " ", DoneBy(*reach.rule),
-                                 " the packets before the target's rule sees them."),
-                    DeleteRule(at));
-  // Proxied they are, by another one; or a family is left out on purpose.
-  if (reach.rule->queue || reach.rule->tproxy || AsksForFamily(*reach.rule)) {
-    f.severity = Severity::kWarning;
-  }
-  return f;
-}
-
-// Rules that keep a family's packets from all interfaces from reaching the target's.
-void TellStopped(const SystemView& view, size_t index, Findings* findings) {
-  const ProxyTarget& target = view.targets[index];
-  if (target.rules.empty()) return;
-  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
-    if (!target.Covers(family)) continue;
-    std::optional<Finding> first;
-    bool reached = false;
-    for (const InterfaceFacts* iif : view.Ingress(target, family)) {
-      const Reach reach = FollowToTarget(view.ruleset, target, family, iif->name);
-      reached |= reach.reached;
-      if (!reach.reached && !first) first = Stopped(target, index, family, iif->name, reach);
-    }
-    if (!reached && first) findings->push_back(std::move(*first));
-  }
-}
-
 // A mark that a rule already leads to the local sockets; "0x1/0x1" where none does.
 std::string MarkToUse(const SystemView& view, Family family) {
   for (const PolicyRule& rule : view.rules) {
@@ -216,23 +142,14 @@ std::string MarkToUse(const SystemView& view, Family family) {
   return "0x1/0x1";
 }
 
-std::string AnswerText(const SystemView& view, const RouteAnswer& answer) {
-  if (answer.kind == RouteAnswer::Kind::kRefused) {
-    return absl::StrCat("refuses them (", std::strerror(answer.error), ")");
-  }
-  std::string out = "?";
-  for (const InterfaceFacts& each : view.interfaces) {
-    if (each.index == answer.oif) out = each.name;
-  }
-  return absl::StrCat("forwards them by ", out, " (table ", answer.table, ")");
-}
-
 void TellRouting(const SystemView& view, const Entry& entry, Findings* findings) {
   const ProxyTarget& target = entry.target;
   const bool told = target.kind != ProxyTarget::Kind::kNone || target.mark_set;
   if (!target.policy_known || !target.mark_known || !told || RoutingNamed(*findings, entry)) return;
   const Delivery d = Inspect(view, entry);
-  if (d.probe == nullptr || d.delivered()) return;
+  const Arrival* arrival = ArrivalAt(entry);
+  const bool remarked = arrival != nullptr && arrival->remarked;
+  if (d.probe == nullptr || d.delivered() || remarked) return;
   Finding f = FindingAt(entry, kId);
   const std::string answer = AnswerText(view, *d.probe);
   if (!target.mark_set) {
@@ -247,9 +164,11 @@ void TellRouting(const SystemView& view, const Entry& entry, Findings* findings)
     if (d.thief != nullptr) {
       absl::StrAppend(&f.cause, " The rule with priority ", d.thief->priority, " decides.");
     }
-    f.fix = absl::StrCat(IpTool(entry.family), " route get ",
-                         SampleDestination(target, entry.family).ToString(entry.family), " iif ",
-                         ShellWord(entry.iif.name), " mark ", MarkOf(target));
+    const Address from = entry.iif.Primary(entry.family).value_or(Address());
+    f.fix = absl::StrCat(IpTool(entry.family), " rule; ", IpTool(entry.family), " route get ",
+                         SampleDestination(target, entry.family).ToString(entry.family), " from ",
+                         NeighbourOf(from, entry.family).ToString(entry.family), " iif ",
+                         ShellWord(entry.iif.name), " mark ", MarkAt(entry));
   }
   findings->push_back(std::move(f));
 }
@@ -271,8 +190,21 @@ void TellNoEntry(const SystemView& view, size_t index, Findings* findings) {
                     absl::StrCat("No interface that the target is for is up and has an ", families,
                                  " address, so there is nothing to look at."),
                     "ip -br address");
-  // Rules for IPv6 often stand ready where there is none.
-  if (!target.v4) f.severity = Severity::kWarning;
+  // Rules for IPv6 often stand ready where there is none, and an interface can go by the address
+  // of another one.
+  const bool unnumbered =
+      std::any_of(view.interfaces.begin(), view.interfaces.end(), [&](const InterfaceFacts& iif) {
+        return iif.up && !iif.loopback && target.CoversInterface(iif.name) &&
+               ((target.v4 && iif.routed4) || (target.v6 && iif.routed6));
+      });
+  const bool elsewhere =
+      std::any_of(view.interfaces.begin(), view.interfaces.end(), [&](const InterfaceFacts& iif) {
+        return std::any_of(iif.addresses.begin(), iif.addresses.end(), [&](const auto& a) {
+          const bool v4 = a.family == Family::kIpv4;
+          return target.Covers(a.family) && !a.link_local && (!v4 || a.address.bytes()[12] != 127);
+        });
+      });
+  if (!target.v4 || (unnumbered && elsewhere)) f.severity = Severity::kWarning;
   findings->push_back(std::move(f));
 }
 
@@ -282,11 +214,13 @@ void CheckDelivered(const SystemView& view, Findings* findings) {
   if (view.targets.empty()) return TellNoTarget(view, findings);
   for (size_t i = 0; i < view.targets.size(); ++i) {
     TellInterfaces(view, i, findings);
-    TellStopped(view, i, findings);
+    CheckArrivals(view, i, findings);
     if (view.targets[i].kind == ProxyTarget::Kind::kNone) TellNoRule(view, i, findings);
     TellNoEntry(view, i, findings);
   }
   ForEachEntry(view, [&](const Entry& entry) { TellRouting(view, entry, findings); });
+  CheckAnswers(view, findings);
+  CheckStopped(view, findings);
 }
 
 }  // namespace utproxy

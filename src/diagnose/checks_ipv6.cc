@@ -38,12 +38,15 @@ void CheckIpv6(const SystemView& view, Findings* findings) {
             target.kind == ProxyTarget::Kind::kQueue
                 ? "-j NFQUEUE"
                 : absl::StrCat("-j TPROXY --on-port ", target.policy.on_port, " ");
+        const bool legacy = IptablesTool(target.rules.front()) != "iptables";
         f.cause = absl::StrCat(
             "The mark has a policy rule for IPv6, and ", iif.name,
             " has an IPv6 address, but no ip6tables rule takes IPv6 packets to the proxy.");
-        f.fix = absl::StrCat("{ echo '*mangle'; iptables-save -t mangle | grep -e '", words,
+        f.fix = absl::StrCat("{ echo '*mangle'; ", IptablesTool(target.rules.front()),
+                             "-save -t mangle | grep -e '", words,
                              "' | sed 's/--on-ip [^ ]*/--on-ip ::/'; echo COMMIT; } | "
-                             "ip6tables-restore --noflush");
+                             "ip6tables",
+                             legacy ? "-legacy" : "", "-restore --noflush");
         findings->push_back(std::move(f));
       }
     }

@@ -245,6 +245,21 @@ void CheckTransparent(const SystemView& view, Findings* findings) {
   });
 }
 
+// Connections are made by the kernel alone, and then nobody takes them.
+void CheckStopped(const SystemView& view, Findings* findings) {
+  ForEachPlace(view, [&](const Place& place) {
+    const Found found = Look(view, place);
+    if (found.state != State::kGood) return;
+    const auto process = view.processes.find(found.socket->pid);
+    if (process == view.processes.end() || !process->second.stopped) return;
+    Finding f = About(view, place, "not_delivered");
+    f.cause = absl::StrCat("Packets reach the listener on ", PlaceText(place), ", but ",
+                           OwnerText(*found.socket), " is stopped, by a signal or a debugger.");
+    f.fix = absl::StrCat("kill -CONT ", found.socket->pid);
+    findings->push_back(std::move(f));
+  });
+}
+
 void CheckListenerAddress(const SystemView& view, Findings* findings) {
   ForEachPlace(view, [&](const Place& place) {
     const Found found = Look(view, place);

@@ -99,6 +99,10 @@ void CheckFwmarkRule(const SystemView& view, Findings* findings) {
     Finding f = FindingAt(entry, "no_fwmark_rule");
     f.cause = absl::StrCat("No policy rule leads packets with mark ", MarkMaskText(entry.target),
                            " to a table of their own, so they are forwarded instead of delivered.");
+    if (MarkAt(entry) != MarkOf(entry.target)) {
+      absl::StrAppendFormat(&f.cause, " They carry 0x%x, as rules before give them a mark, too.",
+                            MarkAt(entry));
+    }
     f.fix = AddRuleCommand(entry, DeliveryTable(view, entry));
     findings->push_back(std::move(f));
   });

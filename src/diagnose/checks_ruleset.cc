@@ -94,7 +94,7 @@ void CheckInputPolicy(const SystemView& view, Findings* findings) {
     for (const Proto proto : {Proto::kTcp, Proto::kUdp}) {
       if (!entry.target.Covers(proto)) continue;
       PacketPattern packet = FirstPacket(entry, proto);
-      packet.mark = MarkOf(entry.target);
+      packet.mark = MarkAt(entry);
       for (const ChainFacts& chain : view.ruleset.chains) {
         if (chain.hook != NF_INET_LOCAL_IN || !SeesFamily(chain.family, entry.family) ||
             !SurelyDropped(view.ruleset, chain, packet)) {
@@ -175,7 +175,6 @@ void CheckSocketMatch(const SystemView& view, Findings* findings) {
       }
       if (!marks) return;
       const RuleRef ref = RefOf(chain, rule.handle);
-      const Family family = chain.family == NFPROTO_IPV6 ? Family::kIpv6 : Family::kIpv4;
       Finding f;
       f.id = "socket_match_hijack";
       f.where = absl::StrCat("table ", chain.table, ", chain ", chain.name);
@@ -184,10 +183,10 @@ void CheckSocketMatch(const SystemView& view, Findings* findings) {
           " marks packets of every socket, not only of transparent ones: its socket match lacks "
           "`transparent`, so ordinary sockets' packets are diverted, too.");
       if (IsIptables(ref)) {
-        f.fix = absl::StrCat(IptablesTool(family), "-save -t ", chain.table,
+        f.fix = absl::StrCat(IptablesTool(ref), "-save -t ", IptablesTable(ref),
                              " | sed '/-m socket/{/--transparent/!s/-m socket\\( --nowildcard\\)*/&"
                              " --transparent/}' | ",
-                             IptablesTool(family), "-restore");
+                             IptablesTool(ref), "-restore");
       } else {
         f.fix =
             absl::StrCat(DeleteRule(ref), " && nft insert rule ", TableFamilyName(chain.family),

@@ -54,6 +54,8 @@ void CheckRpFilter(const SystemView& view, Findings* findings) {
             ? absl::StrCat("; ", view.martians, " packets were so far (IPReversePathFilter).")
             : ".");
     f.fix = absl::StrCat("sysctl -w net/ipv4/conf/", ShellWord(entry.iif.name), "/rp_filter=2");
+    // Who covers every interface need not mean this one.
+    if (!refused->likely && entry.target.iifs.empty()) f.severity = Severity::kWarning;
     findings->push_back(std::move(f));
   });
 }

@@ -48,6 +48,12 @@ bool OfOneFamily(const Finding& f) {
   return f.id == "no_fwmark_rule" || f.id == "no_local_route" || f.id == "no_listener";
 }
 
+// What two targets can lack is told of both, also where one command would do for both.
+bool EachItsOwn(const Finding& a, const Finding& b) {
+  return a.target != b.target &&
+         (a.id == "no_listener" || a.id == "not_transparent" || a.id == "listener_address");
+}
+
 // IPv4 has it and IPv6 does not: the cause is that IPv6 was left out.
 void NameIpv6(Findings* findings) {
   for (Finding& f : *findings) {
@@ -90,7 +96,7 @@ Findings Diagnose(const SystemView& view) {
   for (Finding& f : all) {
     const bool known = std::any_of(once.begin(), once.end(), [&](const Finding& o) {
       return o.id == f.id && o.fix == f.fix && o.severity == f.severity &&
-             (o.where == f.where || o.cause == f.cause || !f.fix.empty());
+             (o.where == f.where || o.cause == f.cause || (!f.fix.empty() && !EachItsOwn(o, f)));
     });
     if (!known) once.push_back(std::move(f));
   }
@@ -155,6 +161,29 @@ PacketPattern FirstPacket(const Entry& entry, Proto proto) {
 }
 
 uint32_t MarkOf(const ProxyTarget& target) { return target.policy.Remark(0); }
+
+Address NeighbourOf(const Address& own, Family family) {
+  std::array<uint8_t, 16> bytes = own.bytes();
+  bytes[15] = static_cast<uint8_t>(bytes[15] ^ 3);
+  if (family == Family::kIpv6) return Address::FromIpv6(bytes.data());
+  uint32_t v4 = 0;
+  std::copy(bytes.begin() + 12, bytes.end(), reinterpret_cast<uint8_t*>(&v4));
+  return Address::FromIpv4(v4);
+}
+
+const Arrival* ArrivalAt(const Entry& entry) {
+  for (const Arrival& each : entry.target.arrivals) {
+    if (each.family == entry.family && each.iif == entry.iif.name) return &each;
+  }
+  return nullptr;
+}
+
+uint32_t MarkAt(const Entry& entry) {
+  const Arrival* arrival = ArrivalAt(entry);
+  const bool known = arrival != nullptr && arrival->reached && arrival->mark &&
+                     entry.target.policy_known && entry.target.mark_set;
+  return known ? *arrival->mark : MarkOf(entry.target);
+}
 
 std::string MarkMaskText(const ProxyTarget& target) {
   const uint32_t mask = target.policy.mark_mask;

@@ -11,9 +11,12 @@
 #include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
 #include <absl/strings/str_split.h>
+#include <absl/strings/strip.h>
 #include <linux/netfilter.h>
 
 #include <algorithm>
+
+#include "diagnose/legacy_reader.h"
 
 namespace utproxy {
 namespace {
@@ -72,8 +75,18 @@ const char* AnyAddress(Family family) { return family == Family::kIpv4 ? "0.0.0.
 
 bool IsIptables(const RuleRef& rule) {
   const bool family = rule.family == NFPROTO_IPV4 || rule.family == NFPROTO_IPV6;
-  return family && (rule.table == "filter" || rule.table == "mangle" || rule.table == "raw" ||
-                    rule.table == "nat" || rule.table == "security");
+  const std::string table = IptablesTable(rule);
+  return family && (table == "filter" || table == "mangle" || table == "raw" || table == "nat" ||
+                    table == "security");
+}
+
+std::string IptablesTool(const RuleRef& rule) {
+  const bool legacy = absl::StartsWith(rule.table, kLegacyPrefix);
+  return absl::StrCat(IptablesTool(FamilyOfTable(rule)), legacy ? "-legacy" : "");
+}
+
+std::string IptablesTable(const RuleRef& rule) {
+  return std::string(absl::StripPrefix(rule.table, kLegacyPrefix));
 }
 
 std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family family,
@@ -107,9 +120,9 @@ std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family
   if (target.kind == ProxyTarget::Kind::kXt) {
     const std::string to =
         address.empty() ? "" : absl::StrCat("s/--on-ip [^ ]*/--on-ip ", address, "/;");
-    return absl::StrCat(IptablesTool(family), "-save -t mangle | sed '/-j TPROXY --on-port ",
+    return absl::StrCat(IptablesTool(*rule), "-save -t mangle | sed '/-j TPROXY --on-port ",
                         old_port, " /{", to, "s/--on-port ", old_port, "/--on-port ", port,
-                        "/}' | ", IptablesTool(family), "-restore");
+                        "/}' | ", IptablesTool(*rule), "-restore");
   }
   const bool v4 = family == Family::kIpv4;
   const std::string text = address.empty() ? ""
@@ -128,14 +141,31 @@ std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family
 
 std::string InsertRule(const RuleRef& chain, absl::string_view iptables, absl::string_view nft) {
   if (IsIptables(chain)) {
-    return absl::StrCat(IptablesTool(FamilyOfTable(chain)), " -t ", chain.table, " -I ",
+    return absl::StrCat(IptablesTool(chain), " -t ", IptablesTable(chain), " -I ",
                         ShellWord(chain.chain), " ", iptables);
   }
   return absl::StrCat("nft insert rule ", Place(chain), " ", nft);
 }
 
 std::string DeleteRule(const RuleRef& rule) {
+  if (IsIptables(rule) && absl::StartsWith(rule.table, kLegacyPrefix)) {
+    return absl::StrCat(IptablesTool(rule), " -t ", IptablesTable(rule), " -D ",
+                        ShellWord(rule.chain), " ", rule.handle);
+  }
   return absl::StrCat("nft delete rule ", Place(rule), " handle ", rule.handle);
+}
+
+std::string AddBehind(const RuleRef& rule, absl::string_view nft) {
+  return absl::StrCat("nft add rule ", Place(rule), " handle ", rule.handle, " ", nft);
+}
+
+std::string OpenPolicy(const RuleRef& chain) {
+  if (IsIptables(chain)) {
+    return absl::StrCat(IptablesTool(chain), " -t ", IptablesTable(chain), " -P ",
+                        ShellWord(chain.chain), " ACCEPT");
+  }
+  return absl::StrCat("nft 'chain ", TableFamilyName(chain.family), " ", chain.table, " ",
+                      chain.chain, " { policy accept; }'");
 }
 
 std::string RunCommand(const ProxyTarget& target, absl::string_view more) {
@@ -193,9 +223,9 @@ std::string SetTargetMark(const SystemView& view, const ProxyTarget& target, Fam
     return !restart.empty() ? restart : RunCommand(target, absl::StrCat("--tproxy-mark ", mark));
   }
   if (target.kind == ProxyTarget::Kind::kXt) {
-    return absl::StrCat(IptablesTool(family), "-save -t mangle | sed '/-j TPROXY --on-port ", port,
+    return absl::StrCat(IptablesTool(*rule), "-save -t mangle | sed '/-j TPROXY --on-port ", port,
                         " /s,--tproxy-mark [^ ]*,--tproxy-mark ", mark, ",' | ",
-                        IptablesTool(family), "-restore");
+                        IptablesTool(*rule), "-restore");
   }
   const absl::string_view value = mark.substr(0, mark.find('/'));
   return absl::StrCat("{ echo flush chain ", Place(*rule), "; nft -s list chain ", Place(*rule),

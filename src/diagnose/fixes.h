@@ -20,8 +20,11 @@ const char* IpTool(Family family);        // "ip", "ip -6"
 const char* IptablesTool(Family family);  // "iptables", "ip6tables"
 const char* AnyAddress(Family family);    // "0.0.0.0/0", "::/0"
 
-// The rule's table is kept by iptables-nft, and is to be changed with iptables.
+// The rule's table is kept by iptables-nft or iptables-legacy, and is to be changed with those.
 bool IsIptables(const RuleRef& rule);
+// Which program that is, and what it calls the table: "ip6tables-legacy" and "mangle".
+std::string IptablesTool(const RuleRef& rule);
+std::string IptablesTable(const RuleRef& rule);
 
 // Gives the target's rule for `family` another listener: address (empty: as it is) and port.
 std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family family,
@@ -30,6 +33,10 @@ std::string MoveTarget(const SystemView& view, const ProxyTarget& target, Family
 // match in the words of both, the statement included.
 std::string InsertRule(const RuleRef& chain, absl::string_view iptables, absl::string_view nft);
 std::string DeleteRule(const RuleRef& rule);
+// A rule right behind this one, which is nft's own.
+std::string AddBehind(const RuleRef& rule, absl::string_view nft);
+// Gives the base chain the policy to accept.
+std::string OpenPolicy(const RuleRef& chain);
 
 // "utproxy run --queue-num 0 --on-port ...".
 std::string RunCommand(const ProxyTarget& target, absl::string_view more = "");

@@ -25,7 +25,7 @@ Fit FitPrefix(const std::optional<Cidr>& cidr, const std::optional<Address>& add
 const ProbeFacts* ProbeOf(const SystemView& view, const Entry& entry) {
   for (const ProbeFacts& probe : view.probes) {
     if (probe.target == entry.index && probe.family == entry.family &&
-        probe.iif == entry.iif.name && probe.mark == MarkOf(entry.target)) {
+        probe.iif == entry.iif.name && probe.mark == MarkAt(entry)) {
       return &probe;
     }
   }
@@ -99,7 +99,7 @@ Delivery Inspect(const SystemView& view, const Entry& entry) {
   Delivery d;
   const ProbeFacts* probe = ProbeOf(view, entry);
   RoutedPacket packet{.family = entry.family,
-                      .mark = MarkOf(entry.target),
+                      .mark = MarkAt(entry),
                       .iif = entry.iif.name,
                       .src = std::nullopt,
                       .dst = std::nullopt,
@@ -129,6 +129,8 @@ Delivery Inspect(const SystemView& view, const Entry& entry) {
 void ForEachMarked(const SystemView& view, absl::FunctionRef<void(const Entry&)> fn) {
   ForEachEntry(view, [&](const Entry& entry) {
     const ProxyTarget& target = entry.target;
+    const Arrival* arrival = ArrivalAt(entry);
+    if (arrival != nullptr && arrival->remarked) return;
     if (target.policy_known && target.mark_set && target.mark_known) fn(entry);
   });
 }

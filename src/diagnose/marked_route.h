@@ -43,7 +43,7 @@ struct Delivery {
 };
 Delivery Inspect(const SystemView& view, const Entry& entry);
 
-// Entries whose packets are known to be marked by the target.
+// Entries whose packets are known to be marked by the target, and keep the mark.
 void ForEachMarked(const SystemView& view, absl::FunctionRef<void(const Entry&)> fn);
 
 // A table that has the local route already, so that only the rule is missing; else the target's.

@@ -107,8 +107,6 @@ void ReadSysctls(SystemView* view) {
     interface.src_valid_mark = ReadSysctl("ipv4/" + conf + "src_valid_mark");
     interface.ipv6_disabled = ReadSysctl("ipv6/" + conf + "disable_ipv6") != 0;
   }
-  view->legacy_rules = !ReadFile("/proc/net/ip_tables_names").empty() ||
-                       !ReadFile("/proc/net/ip6_tables_names").empty();
   view->martians = CounterOf(ReadFile("/proc/net/netstat"), "TcpExt:", "IPReversePathFilter");
   view->conntrack_max = ReadNumber("/proc/sys/net/netfilter/nf_conntrack_max");
   view->conntrack_count = ReadNumber("/proc/sys/net/netfilter/nf_conntrack_count");

@@ -180,6 +180,12 @@ void TakePolicyRule(const nlmsghdr& message, SystemView* view) {
   view->rules.push_back(std::move(rule));
 }
 
+// fe80::/10 and ff00::/8, which every interface has.
+bool IsLinkLocal(const Cidr& to) {
+  const auto& bytes = to.address.bytes();
+  return bytes[0] == 0xff || (bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80);
+}
+
 void TakeRoute(const nlmsghdr& message, SystemView* view) {
   rtmsg header;
   if (!ReadHeader(message, RTM_NEWROUTE, &header)) return;
@@ -195,6 +201,11 @@ void TakeRoute(const nlmsghdr& message, SystemView* view) {
     if (mnl_attr_get_type(&attr) == RTA_DST) to = PrefixOf(attr, *family, header.rtm_dst_len);
   });
   if (header.rtm_dst_len == 0) view->routes.push_back(route);
+  const bool elsewhere = !to || !IsLinkLocal(*to);
+  for (InterfaceFacts& iif : view->interfaces) {
+    if (iif.index != route.oif || route.type != RTN_UNICAST || !elsewhere) continue;
+    (*family == Family::kIpv4 ? iif.routed4 : iif.routed6) = true;
+  }
   // Some are enough: a provider's table has a million.
   if (to && gateway && view->gateway_routes.size() < kMaxGatewayRoutes) {
     view->gateway_routes.push_back({.to = *to, .oif = route.oif});

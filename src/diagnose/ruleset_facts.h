@@ -101,6 +101,7 @@ struct ChainFacts {
   int priority = 0;
   std::string type;  // "filter", "route", "nat"
   bool policy_drop = false;
+  std::vector<std::string> devices;  // of an ingress hook
   std::vector<RuleFacts> rules;
 };
 

@@ -153,6 +153,18 @@ void TakeTable(const nlmsghdr& message, RulesetFacts* facts) {
   facts->tables.push_back(std::move(fact));
 }
 
+// The interfaces of an ingress chain.
+std::vector<std::string> DevicesOf(const nftnl_chain* chain) {
+  std::vector<std::string> names;
+  if (nftnl_chain_is_set(chain, NFTNL_CHAIN_DEV)) {
+    names.push_back(Text(nftnl_chain_get_str(chain, NFTNL_CHAIN_DEV)));
+  }
+  if (!nftnl_chain_is_set(chain, NFTNL_CHAIN_DEVICES)) return names;
+  const char* const* devices = nftnl_chain_get_array(chain, NFTNL_CHAIN_DEVICES);
+  for (; devices != nullptr && *devices != nullptr; ++devices) names.emplace_back(*devices);
+  return names;
+}
+
 void TakeChain(const nlmsghdr& message, RulesetFacts* facts) {
   const std::unique_ptr<nftnl_chain, decltype(&nftnl_chain_free)> chain(nftnl_chain_alloc(),
                                                                         &nftnl_chain_free);
@@ -167,6 +179,7 @@ void TakeChain(const nlmsghdr& message, RulesetFacts* facts) {
     fact.type = Text(nftnl_chain_get_str(chain.get(), NFTNL_CHAIN_TYPE));
     fact.policy_drop = nftnl_chain_is_set(chain.get(), NFTNL_CHAIN_POLICY) &&
                        nftnl_chain_get_u32(chain.get(), NFTNL_CHAIN_POLICY) == NF_DROP;
+    fact.devices = DevicesOf(chain.get());
   }
   facts->chains.push_back(std::move(fact));
 }

@@ -36,6 +36,7 @@ struct InterfaceFacts {
   bool up = false;
   bool loopback = false;
   std::vector<Assigned> addresses;
+  bool routed4 = false, routed6 = false;  // routes lead out by it, link-local ones not counted
   int rp_filter = 0;
   int src_valid_mark = 0;
   bool ipv6_disabled = false;
@@ -111,6 +112,21 @@ struct RuleRef {
   uint64_t handle = 0;
   bool owned = false;  // the table is a process's: nobody else may change it
 };
+// How the target's packets of a family that come in by an interface fare.
+struct Arrival {
+  Family family = Family::kIpv4;
+  std::string iif;
+  bool reached = true;      // the target's rules, and nothing stops them behind
+  bool after = false;       // the target's rules had them, something behind stops or marks them
+  bool behind_own = false;  // that is in the very chain of the target's rule, nft's tproxy
+  // Where it was: of RulesetFacts::chains; no rule: the chain's policy. Only where not reached, or
+  // where `remarked`.
+  std::optional<size_t> chain, rule;
+  std::optional<uint32_t> mark_before = 0;  // where reached, at the target's rule; nullopt: any
+  std::optional<uint32_t> mark = 0;         // the same, where routing sees it
+  bool remarked = false;                    // behind the target's rule, something surely marks them
+};
+
 struct ProxyTarget {
   enum class Kind : uint8_t { kXt, kNft, kQueue, kNone };
   Kind kind = Kind::kNone;  // kNone: no rule is there that leads to it
@@ -127,9 +143,10 @@ struct ProxyTarget {
   SpreadSpec spread;  // active where it has several on-ports, of which policy has the first
   uint16_t queue_first = 0, queue_last = 0;
   bool bypass = false;
-  bool local_output = false;  // told by the user
-  bool from_user = false;     // by options or by the daemon
-  uint32_t table = 100;       // the user's route table
+  bool local_output = false;      // told by the user
+  bool from_user = false;         // by options or by the daemon
+  uint32_t table = 100;           // the user's route table
+  std::vector<Arrival> arrivals;  // for each of its families and interfaces
   // Where other rules take the packets before; empty where they do everywhere.
   std::vector<std::pair<Family, std::string>> bypassed;
   std::vector<RuleRef> rules;
@@ -166,7 +183,7 @@ struct SystemView {
   std::vector<GatewayRoute> gateway_routes;
   bool ruleset_read = true;  // false: not permitted
   RulesetFacts ruleset;
-  bool legacy_rules = false;  // iptables-legacy has tables here, whose rules nobody reads
+  bool legacy_unread = false;  // iptables-legacy has tables here that can't be read
   std::vector<SocketFacts> sockets;
   std::map<int, ProcessFacts> processes;
   std::vector<QueueFacts> queues;

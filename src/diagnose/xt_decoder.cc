@@ -10,6 +10,7 @@
 #include <linux/netfilter/xt_NFQUEUE.h>
 #include <linux/netfilter/xt_TPROXY.h>
 #include <linux/netfilter/xt_addrtype.h>
+#include <linux/netfilter/xt_connmark.h>
 #include <linux/netfilter/xt_conntrack.h>
 #include <linux/netfilter/xt_mark.h>
 #include <linux/netfilter/xt_multiport.h>
@@ -206,8 +207,9 @@ bool DecodeXtTarget(absl::string_view name, uint32_t revision, absl::Span<const 
     return true;
   }
   if (name == "CONNMARK") {
-    // It may save the mark only. Nothing depends on telling that apart.
-    rule->mark_unknown = true;
+    xt_connmark_tginfo1 connmark;  // revision 2 goes on behind it
+    rule->mark_unknown =
+        revision < 1 || !Read(info, &connmark) || connmark.mode == XT_CONNMARK_RESTORE;
     return true;
   }
   if (name == "DNAT" || name == "REDIRECT") {

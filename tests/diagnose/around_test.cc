@@ -69,12 +69,7 @@ TEST(Listener, MovesTheRunningDaemon) {
 // A port forward of the router's: tcp port 8080 of its own address.
 SystemView WithForward(std::vector<RuleCondition> more = {}) {
   SystemView view = Behind({});
-  ChainFacts nat{.family = NFPROTO_IPV4,
-                 .table = "nat",
-                 .name = "PREROUTING",
-                 .hook = NF_INET_PRE_ROUTING,
-                 .priority = -100,
-                 .type = "nat"};
+  ChainFacts nat = BaseChain("nat", -100, "nat");
   RuleFacts jump = Rule(RuleVerdict::kJump, {Numbers(Field::kDstType, RTN_LOCAL, RTN_LOCAL)});
   jump.jump_to = "DOCKER";
   nat.rules = {jump};

@@ -4,6 +4,7 @@
 #include <netinet/in.h>  // before linux/netfilter.h
 // clang-format on
 
+#include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
 #include <linux/fib_rules.h>
 #include <linux/netfilter.h>
@@ -20,7 +21,7 @@ TEST(Delivered, NothingToLookAtIsAnError) {
   SystemView view;
   EXPECT_EQ(Ids(view), Set{"not_delivered"});
   EXPECT_EQ(CauseOf(view, "not_delivered").find("iptables-legacy"), std::string::npos);
-  view.legacy_rules = true;
+  view.legacy_unread = true;
   EXPECT_NE(CauseOf(view, "not_delivered").find("iptables-legacy"), std::string::npos);
 }
 
@@ -30,7 +31,7 @@ TEST(Delivered, NoRuleForTheTarget) {
   view.targets[0].rules.clear();
   EXPECT_EQ(Ids(view), Set{"not_delivered"});
   SystemView legacy = view;
-  legacy.legacy_rules = true;
+  legacy.legacy_unread = true;
   EXPECT_EQ(Ids(legacy), Set{});
   EXPECT_EQ(Ids(legacy, Severity::kWarning), Set{"not_delivered"});
   view.queues = {{.number = 0, .port_id = 42, .packets = 5}};  // some rule is there
@@ -169,20 +170,79 @@ TEST(Delivered, JumpsAndOtherChains) {
   EXPECT_EQ(Ids(view), Set{});
 }
 
+// A rule behind the target's that changes the mark.
+SystemView Remarked(MarkChange change) {
+  SystemView view = Behind({});
+  ChainFacts late = BaseChain("late", 0);
+  late.rules = {Rule(RuleVerdict::kNone)};
+  late.rules[0].mark = change;
+  view.ruleset.chains.push_back(late);
+  FollowTargets(&view);
+  return view;
+}
+
+TEST(Delivered, MarkChangedBehind) {
+  SystemView view = Remarked({0, 0xffffffff});
+  ASSERT_EQ(view.targets[0].arrivals.size(), 2u);
+  EXPECT_EQ(view.targets[0].arrivals[0].mark, 0u);
+  view.probes[0].mark = 0;  // IPv4's
+  Forward(&view, Family::kIpv4);
+  EXPECT_EQ(Ids(view), Set{"not_delivered"});
+  EXPECT_NE(CauseOf(view, "not_delivered").find("rule 1 of chain PREROUTING of table late"),
+            std::string::npos);
+  // Another mark that is delivered, too, and bits that nobody asks about.
+  view.probes[0].answer.kind = RouteAnswer::Kind::kLocal;
+  EXPECT_EQ(Ids(view), Set{});
+  view = Remarked({0x100, 0x100});
+  EXPECT_EQ(view.targets[0].arrivals[0].mark, 0x101u);
+  EXPECT_FALSE(view.targets[0].arrivals[0].remarked);
+  // What it becomes is not known: a warning.
+  view = Remarked({});
+  view.ruleset.chains.back().rules[0].mark.reset();
+  view.ruleset.chains.back().rules[0].mark_unknown = true;
+  EXPECT_EQ(Ids(view), Set{});
+  EXPECT_EQ(Ids(view, Severity::kWarning), Set{"not_delivered"});
+}
+
+TEST(Delivered, PolicyWithExceptionsIsNoCause) {
+  SystemView view = Behind({});
+  ChainFacts early = BaseChain("early", -300);
+  early.policy_drop = true;
+  RuleCondition lan;
+  lan.field = Field::kSrc;
+  lan.addresses = {{*Address::Parse("10.77.0.0"), *Address::Parse("10.77.255.255")}};
+  early.rules = {Rule(RuleVerdict::kAccept, {lan})};
+  view.ruleset.chains.push_back(early);
+  EXPECT_EQ(Ids(view), Set{});
+  // With the client named there is no doubt.
+  view.targets[0].sources = {*ParseCidr("192.0.2.7")};
+  EXPECT_EQ(Ids(view), Set{"not_delivered"});
+}
+
+// Two jumps from each chain to the next one: more ways than anybody can go.
+TEST(Delivered, ChainsWithoutEnd) {
+  SystemView view = Behind({});
+  for (int level = 0; level < 16; ++level) {
+    ChainFacts chain = BaseChain("deep", -300);
+    if (level > 0) chain.hook = kNoHook;
+    chain.name = absl::StrCat("c", level);
+    RuleFacts jump = Rule(RuleVerdict::kJump);
+    jump.jump_to = absl::StrCat("c", level + 1);
+    chain.rules.assign(8, jump);
+    view.ruleset.chains.push_back(chain);
+  }
+  EXPECT_EQ(Ids(view), Set{});
+}
+
 TEST(Delivered, DestinationChanged) {
   SystemView view = Behind({});
-  ChainFacts nat{.family = NFPROTO_IPV4,
-                 .table = "nat",
-                 .name = "PREROUTING",
-                 .hook = NF_INET_PRE_ROUTING,
-                 .priority = -100,
-                 .type = "nat"};
+  ChainFacts nat = BaseChain("nat", -100, "nat");
   nat.rules = {Rule(RuleVerdict::kNone, {Numbers(Field::kDstType, RTN_LOCAL, RTN_LOCAL)})};
   nat.rules[0].dnat = true;
   view.ruleset.chains.push_back(nat);
   EXPECT_EQ(Ids(view), Set{"own_services_matched"});  // for the host's own addresses only
   view.ruleset.chains.back().rules[0].conditions.clear();
-  EXPECT_EQ(Ids(view), (Set{"not_delivered", "own_services_matched"}));
+  EXPECT_EQ(Ids(view), Set{"not_delivered"});
   EXPECT_EQ(FixOf(view, "not_delivered"),
             "iptables -t nat -I PREROUTING -m mark --mark 0x1/0x1 -j ACCEPT");
   view.ruleset.chains.back().priority = -160;

@@ -22,23 +22,29 @@ namespace utproxy {
 
 using Set = std::set<std::string>;
 
+// As the ruleset is now.
+inline Findings DiagnoseNow(SystemView view) {
+  if (!view.ruleset.chains.empty()) FollowTargets(&view);
+  return Diagnose(view);
+}
+
 inline Set Ids(const SystemView& view, Severity severity = Severity::kError) {
   Set ids;
-  for (const Finding& f : Diagnose(view)) {
+  for (const Finding& f : DiagnoseNow(view)) {
     if (f.severity == severity) ids.insert(f.id);
   }
   return ids;
 }
 
 inline std::string CauseOf(const SystemView& view, const std::string& id) {
-  for (const Finding& f : Diagnose(view)) {
+  for (const Finding& f : DiagnoseNow(view)) {
     if (f.id == id) return f.cause;
   }
   return "";
 }
 
 inline std::string FixOf(const SystemView& view, const std::string& id) {
-  for (const Finding& f : Diagnose(view)) {
+  for (const Finding& f : DiagnoseNow(view)) {
     if (f.id == id) return f.fix;
   }
   return "";
@@ -57,6 +63,17 @@ inline RuleFacts Rule(RuleVerdict verdict, std::vector<RuleCondition> conditions
   rule.verdict = verdict;
   rule.conditions = std::move(conditions);
   return rule;
+}
+
+// An IPv4 chain of the prerouting hook, without rules.
+inline ChainFacts BaseChain(const std::string& table, int priority,
+                            const std::string& type = "filter") {
+  return {.family = NFPROTO_IPV4,
+          .table = table,
+          .name = "PREROUTING",
+          .hook = NF_INET_PRE_ROUTING,
+          .priority = priority,
+          .type = type};
 }
 
 // HealthyView() with the TPROXY rules themselves, handle 4, `first` in front of IPv4's.

@@ -14,19 +14,6 @@ from faults import both
 from lab import wait_until
 
 
-@pytest.fixture
-def make_router(make_lab, utproxy):
-    routers = []
-
-    def make(server=False, **words):
-        routers.append(Router(make_lab(server=server), utproxy, **words))
-        return routers[-1]
-
-    yield make
-    for router in routers:
-        router.close()
-
-
 TPROXY = f"-p tcp --dport {PORT} -j TPROXY --on-port {ON_PORT}"
 
 
@@ -74,9 +61,19 @@ class Setup:
     family: int = 4
     breaks: bool = True  # what works() asks for
     mends: bool = True   # by what doctor proposes
+    words: tuple = ()    # what doctor is told
+
+
+NFT_TARGET = f"tcp dport {PORT} tproxy to :{ON_PORT} meta mark set 0x1 accept"
+
+
+def in_table(rules):
+    return nft(f"flush ruleset\ntable inet users {{ {rules}; }}")
 
 
 WITHOUT_MARK = each_tool("-F PREROUTING") + "\n" + each_tool(f"-A PREROUTING -i lan0 {TPROXY}")
+LATE = "table inet late {{ chain pre {{ type filter hook prerouting priority filter; {}; }}; }}"
+NO_ACCEPT = f"tcp dport {PORT} tproxy to :{ON_PORT} meta mark set 0x1"
 CHAIN = "chain pre { type filter hook prerouting priority PRIORITY; POLICY }"
 BROKEN = [
     Setup("blackhole in front", sh(both("{ip} rule add blackhole priority 50")), cause="`ip rule` 50 (blackhole)"),
@@ -127,6 +124,33 @@ BROKEN = [
                                            "--to 10.77.1.2:99\niptables -t nat -A PREROUTING -i lan0 -p tcp -j DNAT --to 10.77.1.2:99\n"
                                            "iptables -t mangle -I PREROUTING -d 10.77.1.1 -j RETURN"),
           cause="changes their destination"),
+    Setup("mark cleared behind", nft(LATE.format("meta mark set 0")), cause="rule 1 of chain pre of table late makes that 0x0"),
+    Setup("mark changed behind, nft", nft(LATE.format("iifname lan0 meta mark set 0x80")), cause="makes that 0x80", kind="nft"),
+    Setup("mark cleared behind tproxy without accept", in_table(
+        f"chain pre {{ type filter hook prerouting priority mangle; {NO_ACCEPT}; meta mark set 0x20; }}"),
+        cause="rule 2 of chain pre", kind="nft"),
+    Setup("drop behind tproxy without accept", in_table(
+        f"chain pre {{ type filter hook prerouting priority mangle; {NO_ACCEPT}; iifname lan0 tcp dport {PORT} drop; }}"),
+        cause="nft's tproxy accepts nothing by itself", kind="nft"),
+    Setup("policy behind tproxy without accept", in_table(
+        "chain pre { type filter hook prerouting priority mangle; policy drop; icmpv6 type { nd-neighbor-solicit, "
+        f"nd-neighbor-advert }} accept; {NO_ACCEPT}; }}"), cause="the policy of chain pre", kind="nft"),
+    Setup("came with a mark", sh(both("{ip} rule del fwmark 0x1/0x1 lookup 100\n{ip} rule add fwmark 0x1/0x3 lookup 100") +
+                                 "\n" + each_tool("-I PREROUTING -j MARK --set-mark 2")), "no_fwmark_rule", "They carry 0x3"),
+    Setup("DROP on the device", nft("table netdev early { chain in { type filter hook ingress device lan0 priority 0; "
+                                    f"tcp dport {PORT} drop; }}; }}"), cause="Rule 1 of chain in of table early drops"),
+    Setup("DROP in raw, legacy", sh(f"iptables-legacy -t raw -A PREROUTING -p tcp --dport {PORT} -j DROP"),
+          cause="Rule 1 of chain PREROUTING of table legacy raw drops"),
+    Setup("INPUT of legacy", sh("iptables-legacy -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n"
+                                "iptables-legacy -P INPUT DROP"), "input_policy", "table legacy filter"),
+    Setup("chains of legacy", sh("iptables-legacy -t mangle -N some\niptables-legacy -t mangle -A some -d 192.0.2.1 -j RETURN\n"
+                                 "iptables-legacy -t mangle -A some -i lan+ -p tcp -m multiport --dports 80,8000:8100 -j DROP\n"
+                                 "iptables-legacy -t mangle -A PREROUTING -s 10.0.0.0/8 ! -d 10.0.0.0/8 -j some"),
+          cause="", words=("--on-port", ON_PORT, "--tproxy-mark", "1/1", "--src", "10.77.1.2")),
+    Setup("answers dropped", sh("iptables -A OUTPUT -o lo -j ACCEPT\niptables -P OUTPUT DROP"), cause="dropped on its way out"),
+    Setup("answers dropped last", nft("table inet o { chain post { type filter hook postrouting priority 0; "
+                                      f"tcp sport {PORT} drop; }}; }}"), cause="chain post"),
+    Setup("proxy stopped", lambda r: os.kill(r.listener.pid, signal.SIGSTOP), cause="is stopped"),
     Setup("port forward", sh(f"iptables -t nat -A PREROUTING -i lan0 -d 10.77.1.1 -p tcp --dport {PORT} -j DNAT --to 10.77.1.2:80"),
           "own_services_matched", breaks=False),
     Setup("port forward, nft", nft(f"table ip fw {{ chain pre {{ type nat hook prerouting priority dstnat; "
@@ -139,6 +163,7 @@ BROKEN = [
 def test_broken(make_router, setup):
     router = make_router(kind=setup.kind, server=setup.server).set_up()
     assert router.errors() == [], router.doctor()
+    router.words = list(setup.words)
     setup.do(router)
     findings = [f for f in router.doctor() if f["severity"] == "error"]
     assert {f["id"] for f in findings} == {setup.id}, findings
@@ -148,13 +173,6 @@ def test_broken(make_router, setup):
     if setup.mends:
         router.mend()
         assert router.works(setup.family), router.doctor()
-
-
-NFT_TARGET = f"tcp dport {PORT} tproxy to :{ON_PORT} meta mark set 0x1 accept"
-
-
-def in_table(rules):
-    return nft(f"flush ruleset\ntable inet users {{ {rules}; }}")
 
 
 HEALTHY = [
@@ -181,6 +199,18 @@ HEALTHY = [
     Setup("no mark, a rule for the interface", sh(WITHOUT_MARK + "\n" + both("{ip} rule add iif lan0 lookup 100"))),
     Setup("mark from the connection", sh(each_tool("-I PREROUTING -j CONNMARK --restore-mark"))),
     Setup("forward policy drop", sh("iptables -P FORWARD DROP\nip6tables -P FORWARD DROP")),
+    Setup("rules of legacy", sh(each_tool("-F PREROUTING") + "\n" + each_tool(
+        f"-A PREROUTING -i lan+ {TPROXY} --tproxy-mark 1/1").replace("tables", "tables-legacy"))),
+    Setup("some of legacy", sh("iptables-legacy -t mangle -A PREROUTING -s 192.0.2.0/24 -j DROP\n"
+                               "iptables-legacy -A INPUT -p udp -j DROP\niptables-legacy -A INPUT -m state --state INVALID -j DROP")),
+    Setup("policy in front with exceptions", nft(
+        "table inet early { chain pre { type filter hook prerouting priority raw; policy drop; ip saddr 10.0.0.0/8 accept; "
+        "ip6 saddr fd00::/8 accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; }; }")),
+    Setup("mark kept behind", nft(LATE.format("meta mark set meta mark or 0x100")), kind="nft"),
+    Setup("tproxy without accept", in_table(
+        f"chain pre {{ type filter hook prerouting priority mangle; {NO_ACCEPT}; meta mark 0x40 drop; }}"), kind="nft"),
+    Setup("answers to the LAN", sh("iptables -A OUTPUT -o lan0 -j ACCEPT\niptables -A OUTPUT -o lo -j ACCEPT\n"
+                                   "iptables -P OUTPUT DROP")),
     Setup("strict rp_filter", sh("echo 1 > /proc/sys/net/ipv4/conf/lan0/rp_filter")),
     Setup("zones", nft("table inet zones { chain pre { type filter hook prerouting priority raw; iifname lan0 ct zone set 5; }; }")),
     Setup("input by state and mark", nft("table inet fw { chain in { type filter hook input priority 0; policy drop; ct state "
@@ -206,6 +236,52 @@ def test_healthy(make_router, setup):
     setup.do(router)
     assert router.errors() == [], router.doctor()
     assert router.works(), "it does not work"
+    assert router.errors() == [], router.doctor()
+
+
+def test_interface_without_an_address(make_router):
+    """It goes by another one's, and works."""
+    router = make_router(families=(4,)).set_up()
+    router.sh("ip -4 address flush dev lan0\nip address add 10.77.1.1/32 dev lo")
+    assert router.errors() == ["not_delivered"], router.doctor()  # nothing leads back
+    router.sh("ip route replace 10.77.1.0/24 dev lan0")
+    assert router.errors() == [], router.doctor()
+    assert router.works()
+
+
+def test_two_targets_without_a_listener(lab, utproxy):
+    """Each is named, though one command would take both away."""
+    control, config = f"{lab.directory}/c.sock", f"{lab.directory}/c.toml"
+    with open(config, "w", encoding="utf-8") as file:
+        file.write("install = true\n" + "".join(
+            f'[[target]]\nname = "t{n}"\nqueues = {n}\non_port = {1090 + n}\nmark = "0x{n}/0x3"\n'
+            f'match = {{ proto = "tcp", dport = {8080 + n}, iif = "lan0" }}\n' for n in (1, 2)))
+    process = lab.router.start(utproxy, "run", "--config", config, "--control", control)
+    wait_until(lambda: "utproxy: ready" in process.err(), 20, process.err)
+    findings = json.loads(lab.router.run(utproxy, "doctor", "-j", "--control", control, check=False).stdout)["findings"]
+    where = {f["where"] for f in findings if f["id"] == "no_listener"}
+    assert {"IPv4, lan0, tcp port 1091", "IPv4, lan0, tcp port 1092"} <= where, findings
+    assert process.stop() == 0
+
+
+def test_two_ways_out(make_router):
+    """Strict rp_filter at the second provider's interface refuses those whom routing would answer by the first."""
+    router = make_router(server=True)
+    router.iif = "wan1"
+    router.sh("""
+        ip link add wan1 type veth peer name far1
+        ip address add 10.77.8.1/24 dev wan1
+        ip link set far1 up
+        ip link set wan1 up
+        ip route add default via 10.77.8.2 table 200
+        ip rule add from 10.77.8.1 lookup 200
+        echo 1 > /proc/sys/net/ipv4/conf/wan1/rp_filter
+    """)
+    router.families = (4,)
+    router.set_up()
+    assert router.errors() == ["rp_filter"], router.doctor()
+    router.mend()
+    router.sh("echo 1 > /proc/sys/net/ipv4/conf/wan0/rp_filter")
     assert router.errors() == [], router.doctor()
 
 
