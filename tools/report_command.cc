@@ -101,7 +101,8 @@ class ReportCommand : public Command {
     const bool daemon = AddDaemon();
     Add(daemon ? "sockets-kernel.json" : "sockets.json", sockets);
     Add("replay", ReplayText(view, daemon));
-    Add("ruleset", OutputOfAll({"nft -a -s list ruleset", "iptables-save", "ip6tables-save"}));
+    Add("ruleset", OutputOfAll({"nft -a -s list ruleset", "iptables-save", "ip6tables-save",
+                                "iptables-legacy-save", "ip6tables-legacy-save"}));
     Add("routing", OutputOfAll({"ip rule", "ip -6 rule", "ip route show table all",
                                 "ip -6 route show table all", "ip -d address"}));
     Add("queues", OutputOf("cat /proc/net/netfilter/nfnetlink_queue"));
