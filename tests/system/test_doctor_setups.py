@@ -143,10 +143,10 @@ BROKEN = [
           cause="Rule 1 of chain PREROUTING of table legacy raw drops"),
     Setup("INPUT of legacy", sh("iptables-legacy -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n"
                                 "iptables-legacy -P INPUT DROP"), "input_policy", "table legacy filter"),
-    Setup("chains of legacy", sh("iptables-legacy -t mangle -N some\niptables-legacy -t mangle -A some -d 192.0.2.1 -j RETURN\n"
+    Setup("chains of legacy", sh("iptables-legacy -t mangle -N some\niptables-legacy -t mangle -A some -s 192.0.2.1 -j RETURN\n"
                                  "iptables-legacy -t mangle -A some -i lan+ -p tcp -m multiport --dports 80,8000:8100 -j DROP\n"
-                                 "iptables-legacy -t mangle -A PREROUTING -s 10.0.0.0/8 ! -d 10.0.0.0/8 -j some"),
-          cause="", words=("--on-port", ON_PORT, "--tproxy-mark", "1/1", "--src", "10.77.1.2")),
+                                 "iptables-legacy -t mangle -A PREROUTING -s 10.0.0.0/8 -j some"),
+          cause="of chain some of table legacy mangle", words=("--on-port", ON_PORT, "--tproxy-mark", "1/1", "--src", "10.77.1.2")),
     Setup("answers dropped", sh("iptables -A OUTPUT -o lo -j ACCEPT\niptables -P OUTPUT DROP"), cause="dropped on its way out"),
     Setup("answers dropped last", nft("table inet o { chain post { type filter hook postrouting priority 0; "
                                       f"tcp sport {PORT} drop; }}; }}"), cause="chain post"),
