@@ -208,7 +208,9 @@ bool IsFor(const ChainFacts& chain, const std::string& iif) {
                      [&](const std::string& device) { return device == iif; });
 }
 
-// In the order in which a packet meets them: a device's own come first.
+// In the order in which a packet meets them: a device's own come first, and of the same priority
+// those that were made last (nf_hook_entries_grow()). When iptables-legacy made its own is not
+// told; they count as the last.
 std::vector<const ChainFacts*> ChainsBeforeRouting(const RulesetFacts& ruleset, Family family,
                                                    const std::string& iif) {
   const auto is_ingress = [](const ChainFacts& chain) {
@@ -220,6 +222,7 @@ std::vector<const ChainFacts*> ChainsBeforeRouting(const RulesetFacts& ruleset, 
     const bool prerouting = chain.hook == NF_INET_PRE_ROUTING && SeesFamily(chain.family, family);
     if (prerouting || (is_ingress(chain) && IsFor(chain, iif))) chains.push_back(&chain);
   }
+  std::reverse(chains.begin(), chains.end());
   std::stable_sort(chains.begin(), chains.end(), [&](const ChainFacts* a, const ChainFacts* b) {
     if (is_ingress(*a) != is_ingress(*b)) return is_ingress(*a);
     return a->priority < b->priority;

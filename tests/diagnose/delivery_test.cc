@@ -9,6 +9,7 @@
 #include <linux/fib_rules.h>
 #include <linux/netfilter.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "diagnose/chain_reach.h"
@@ -217,6 +218,20 @@ TEST(Delivered, PolicyWithExceptionsIsNoCause) {
   // With the client named there is no doubt.
   view.targets[0].sources = {*ParseCidr("192.0.2.7")};
   EXPECT_EQ(Ids(view), Set{"not_delivered"});
+}
+
+TEST(Delivered, TheLastMadeOfAPriorityComesFirst) {
+  SystemView view = Behind({});  // its chain has priority -150
+  ChainFacts late = BaseChain("late", -150);
+  late.rules = {Rule(RuleVerdict::kNone)};
+  late.rules[0].mark = MarkChange{2, 0xffffffff};
+  view.ruleset.chains.push_back(late);
+  FollowTargets(&view);
+  EXPECT_EQ(view.targets[0].arrivals[0].mark, 3u);  // marked by it, then by the target
+  std::rotate(view.ruleset.chains.begin(), view.ruleset.chains.end() - 1,
+              view.ruleset.chains.end());
+  FollowTargets(&view);
+  EXPECT_EQ(view.targets[0].arrivals[0].mark, 2u);
 }
 
 // Two jumps from each chain to the next one: more ways than anybody can go.
