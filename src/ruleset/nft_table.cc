@@ -88,7 +88,10 @@ bool Contains(const std::vector<std::string>& names, const std::string& name) {
 
 }  // namespace
 
-absl::StatusOr<NftFeatures> ProbeNft(NetlinkSocket& socket) {
+namespace {
+
+// With `ct` the one feature alone.
+absl::StatusOr<NftFeatures> Probe(NetlinkSocket& socket, bool ct) {
   const std::string name = absl::StrCat(kTableName, "-probe-", socket.port_id());
   const std::string owned = name + "-owned";
   NftBatch batch;
@@ -102,10 +105,15 @@ absl::StatusOr<NftFeatures> ProbeNft(NetlinkSocket& socket) {
     RETURN_IF_ERROR(writer.Add("c", rule));
     return batch.size() - 1;
   };
+  if (ct) {
+    ASSIGN_OR_RETURN(const size_t rule, index_of(second_writer, defrag));
+    DropTable(batch, (name + "-none").c_str());
+    ASSIGN_OR_RETURN(const NftBatch::Errors errors, batch.Run(socket));
+    return NftFeatures{.ct = errors[rule] == 0};
+  }
   ASSIGN_OR_RETURN(const size_t native_queue, index_of(first_writer, queue));
   ASSIGN_OR_RETURN(const size_t xt_queue, index_of(second_writer, queue));
   ASSIGN_OR_RETURN(const size_t tproxy, index_of(first_writer, defrag));
-  ASSIGN_OR_RETURN(const size_t ct, index_of(second_writer, defrag));
   const Rule carried{{ForWildcard{}, ForTransparent{}}, Return{}, "probe", false};
   ASSIGN_OR_RETURN(const size_t socket_rule, index_of(first_writer, carried));
   AddTable(batch, owned.c_str(), "", true);
@@ -114,8 +122,24 @@ absl::StatusOr<NftFeatures> ProbeNft(NetlinkSocket& socket) {
   DropTable(batch, (name + "-none").c_str());
   ASSIGN_OR_RETURN(const NftBatch::Errors errors, batch.Run(socket));
   if (errors[0] != 0) return ErrnoStatus(errors[0], "nftables: family inet");
-  return NftFeatures{errors[native_queue] == 0, errors[xt_queue] == 0, errors[tproxy] == 0,
-                     errors[ct] == 0,           errors[owner] == 0,    errors[socket_rule] == 0};
+  return NftFeatures{.native_queue = errors[native_queue] == 0,
+                     .xt_queue = errors[xt_queue] == 0,
+                     .tproxy = errors[tproxy] == 0,
+                     .owner = errors[owner] == 0,
+                     .socket = errors[socket_rule] == 0};
+}
+
+}  // namespace
+
+// A rule with ct takes connection tracking's hooks, and with the transaction's end they go, at
+// which the kernel drops what waits in any queue of the namespace. So it is tried only where it is
+// needed: then our table, where there is one, has such a rule too, and the hooks stay.
+absl::StatusOr<NftFeatures> ProbeNft(NetlinkSocket& socket) {
+  ASSIGN_OR_RETURN(NftFeatures features, Probe(socket, /*ct=*/false));
+  if (features.tproxy) return features;
+  ASSIGN_OR_RETURN(const NftFeatures other, Probe(socket, /*ct=*/true));
+  features.ct = other.ct;
+  return features;
 }
 
 absl::StatusOr<std::optional<NftTable>> FindTable(NetlinkSocket& socket, uint16_t family,

@@ -25,7 +25,7 @@ struct NftFeatures {
   bool native_queue = false;  // CONFIG_NFT_QUEUE
   bool xt_queue = false;      // CONFIG_NFT_COMPAT and CONFIG_NETFILTER_XT_TARGET_NFQUEUE
   bool tproxy = false;        // CONFIG_NFT_TPROXY
-  bool ct = false;            // CONFIG_NFT_CT
+  bool ct = false;            // CONFIG_NFT_CT; only looked for without `tproxy`
   bool owner = false;         // NFT_TABLE_F_OWNER, since Linux 5.12
   bool socket = false;        // CONFIG_NFT_SOCKET, with `wildcard`
 };
