@@ -132,7 +132,7 @@ void CheckCount(absl::Span<const std::unique_ptr<ParsedTarget>> targets,
   size_t queues = 0;
   for (const auto& target : targets) {
     const Target& t = target->words.target;
-    queues += size_t{1} + t.queue_last - t.queue_first;
+    queues += t.QueueCount();
     if (queues <= kMaxQueues) continue;
     mistakes->push_back(
         At(PlaceOfQueues(*target),

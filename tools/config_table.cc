@@ -249,7 +249,7 @@ void Reader::ReadTarget(const toml::table& table) {
     } else {
       std::vector<std::string> known = {kMatch};
       for (const Option& o : target->table.options()) {
-        if (o.file_table.empty()) known.push_back(o.file_name.empty() ? o.Key() : o.file_name);
+        if (o.file_table.empty()) known.push_back(o.FileName());
       }
       FailUnknown(key, known);
     }
@@ -299,7 +299,7 @@ void Reader::ReadDefaults(const toml::table& root) {
     std::vector<std::string> known = {kTarget};
     for (const Option& o : daemon_words_.options()) known.push_back(o.Key());
     for (const Option& o : scratch.table.options()) {
-      if (MayStandOnTop(o)) known.push_back(o.file_name.empty() ? o.Key() : o.file_name);
+      if (MayStandOnTop(o)) known.push_back(o.FileName());
     }
     FailUnknown(key, known);
   }
@@ -319,7 +319,7 @@ void Reader::Read(const toml::table& root) {
 std::string InFileWords(absl::string_view message, const OptionTable& table) {
   std::vector<std::pair<std::string, std::string>> names;
   for (const Option& option : table.options()) {
-    names.emplace_back(option.name, option.file_name.empty() ? option.Key() : option.file_name);
+    names.emplace_back(option.name, option.FileName());
   }
   return absl::StrReplaceAll(message, names);
 }

@@ -38,6 +38,8 @@ struct Option {
 
   // "on_port": the option's word in a configuration file.
   std::string Key() const;
+  // The word that a configuration file has for it.
+  std::string FileName() const { return file_name.empty() ? Key() : file_name; }
   Option& InFileAs(absl::string_view other_name) {
     file_name = std::string(other_name);
     return *this;

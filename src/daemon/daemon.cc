@@ -77,7 +77,7 @@ absl::Status Daemon::StartSteering() {
 
 absl::Status CheckQueueCount(const std::vector<Target>& targets) {
   size_t count = 0;
-  for (const Target& target : targets) count += size_t{1} + target.queue_last - target.queue_first;
+  for (const Target& target : targets) count += target.QueueCount();
   if (count <= kMaxQueues) return absl::OkStatus();
   return WithRemedy(absl::InvalidArgumentError(absl::StrCat("start queues: ", count,
                                                             " are more than the ", kMaxQueues,

@@ -7,6 +7,15 @@
 #include "queue/queue_stats.h"
 
 namespace utproxy {
+namespace {
+
+void AddLosses(const DeciderCounters& counters, Losses* losses) {
+  (*losses)[Loss::kExactFailed] += counters.exact_failed.value();
+  (*losses)[Loss::kShed] += counters.shed.value();
+  (*losses)[Loss::kSteerFailed] += counters.steer_failed.value();
+}
+
+}  // namespace
 
 absl::StatusOr<ServedQueue::Version> ServedQueue::MakeVersion(std::shared_ptr<const Target> target,
                                                               uint32_t number) const {
@@ -86,9 +95,7 @@ void ServedQueue::FoldLocked() {
   for (auto& [number, version] : versions_) {
     if (number == now_ || version.decider == nullptr || version.decider.use_count() > 1) continue;
     retired_.Add(*version.counters, version.spread.get());
-    retired_decider_.exact_failed.Add(version.counters->exact_failed.value());
-    retired_decider_.shed.Add(version.counters->shed.value());
-    retired_decider_.steer_failed.Add(version.counters->steer_failed.value());
+    AddLosses(*version.counters, &retired_losses_);
     version.counters = nullptr;
     version.decider.reset();
   }
@@ -151,24 +158,19 @@ StatsTotals ServedQueue::Attribute() {
 
 Losses ServedQueue::CountLosses() const {
   Losses losses;
+  {
+    const std::lock_guard lock(mutex_);
+    losses = retired_losses_;
+    for (const auto& [number, version] : versions_) {
+      if (version.counters != nullptr) AddLosses(*version.counters, &losses);
+    }
+  }
   const WorkerCounters& w = worker_->counters();
   losses[Loss::kFlushed] = w.verdicts_gone.value();
   losses[Loss::kVerdictError] = w.verdict_errors.value();
   losses[Loss::kVerdictUnsent] = w.verdicts_unsent.value();
   losses[Loss::kReceiveError] = w.receive_errors.value() + w.overruns.value();
   losses[Loss::kMalformed] = w.malformed.value();
-  const auto add = [&losses](const DeciderCounters& counters) {
-    losses[Loss::kExactFailed] += counters.exact_failed.value();
-    losses[Loss::kShed] += counters.shed.value();
-    losses[Loss::kSteerFailed] += counters.steer_failed.value();
-  };
-  {
-    const std::lock_guard lock(mutex_);
-    add(retired_decider_);
-    for (const auto& [number, version] : versions_) {
-      if (version.counters != nullptr) add(*version.counters);
-    }
-  }
   const absl::StatusOr<std::optional<QueueStats>> kernel = ReadQueueStats(number());
   if (!kernel.ok() || !kernel->has_value()) return losses;
   losses[Loss::kQueueFull] = (*kernel)->dropped;

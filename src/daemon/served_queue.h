@@ -96,7 +96,7 @@ class ServedQueue : private BatchObserver {
   mutable std::mutex mutex_;
   std::map<uint32_t, Version> versions_;  // by number; under mutex_
   StatsTotals retired_;                   // of deciders that are gone; under mutex_
-  DeciderCounters retired_decider_;       // the same, for losses; under mutex_
+  Losses retired_losses_;                 // the same; under mutex_
   StatsTotals attributed_;                // under mutex_
   uint32_t now_ = 0;                      // number of the version; under mutex_
   uint32_t before_ = 0;                   // the controlling thread's

@@ -2,6 +2,7 @@
 #ifndef UTPROXY_DAEMON_TARGET_H_
 #define UTPROXY_DAEMON_TARGET_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -31,6 +32,8 @@ struct Target {
   bool install = false;
   // CPU i is for worker i; the list starts over where it is shorter. Empty: not pinned.
   std::vector<int> cpus;
+
+  size_t QueueCount() const { return size_t{1} + queue_last - queue_first; }
 
   friend bool operator==(const Target&, const Target&) = default;
 };

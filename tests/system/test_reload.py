@@ -13,41 +13,17 @@ FIRST, SECOND, WEB = 8080, 8081, 80  # ports that clients ask for
 
 # Queue 0 serves the first port in A and the second in B, queue 1 another listener in each; queue 2 comes and goes. Their
 # marks and the listeners' ports differ, and the second port is only proxied in B. The third target is the same in both.
-COMMON = f"""
-[[target]]
-name = "web"
-install = true
-queues = 5
-on_port = 13000
-mark = "0x8/0x8"
-match = {{ proto = "tcp", dport = {WEB}, iif = "lan0" }}
-"""
-A = f"""
-[[target]]
-name = "a"
-install = true
-queues = "0:1"
-on_port = 12345
-mark = "0x1/0x7"
-match = {{ proto = "udp", dport = {FIRST}, iif = "lan0" }}
-""" + COMMON
-B = f"""
-[[target]]
-name = "b"
-install = true
-queues = "1:2"
-on_port = 12346
-mark = "0x2/0x7"
-table = 102
-match = {{ proto = "udp", dport = {FIRST}, iif = "lan0" }}
-[[target]]
-name = "c"
-install = true
-queues = 0
-on_port = 12347
-mark = "0x4/0x7"
-match = {{ proto = "udp", dport = {SECOND}, iif = "lan0" }}
-""" + COMMON
+
+
+def table(name, queues, on_port, mark, match, more=""):
+    return (f'[[target]]\nname = "{name}"\ninstall = true\nqueues = {queues}\non_port = {on_port}\nmark = "{mark}"\n{more}'
+            f'match = {{ {match}, iif = "lan0" }}\n')
+
+
+COMMON = table("web", 5, 13000, "0x8/0x8", f'proto = "tcp", dport = {WEB}')
+A = table("a", '"0:1"', 12345, "0x1/0x7", f'proto = "udp", dport = {FIRST}') + COMMON
+B = (table("b", '"1:2"', 12346, "0x2/0x7", f'proto = "udp", dport = {FIRST}', "table = 102\n")
+     + table("c", 0, 12347, "0x4/0x7", f'proto = "udp", dport = {SECOND}') + COMMON)
 
 COUNTERS = "table inet tally {\n" + "".join(
     f"""chain {hook} {{ type filter hook {hook} priority {priority};

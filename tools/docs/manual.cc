@@ -122,7 +122,7 @@ std::string KeyRows(const OptionTable& table, absl::string_view file_table) {
   std::vector<std::string> rows;
   for (const Option& option : table.options()) {
     if (option.file_table != file_table) continue;
-    const std::string key = option.file_name.empty() ? option.Key() : option.file_name;
+    const std::string key = option.FileName();
     rows.push_back(absl::StrCat(Bold(key), " = ", Underlined(ValueText(option)), "\n\t",
                                 Escaped(InFileWords(option.help, table)), "\n"));
   }
