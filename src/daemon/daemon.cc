@@ -262,6 +262,9 @@ absl::Status Daemon::Health() const {
 
 std::vector<Beat> Daemon::Beats() {
   std::vector<Beat> beats = {{"the mirror of sockets", mirror_->beats()}};
+  if (const std::shared_ptr<FastPath> fast = fast_path()) {
+    beats.push_back({"the fast path", fast->beats()});
+  }
   for (const auto& queue : serving_.queues) {
     beats.push_back({absl::StrCat("queue ", queue->number()), queue->worker().beats()});
     queue->Probe();

@@ -55,6 +55,8 @@ class FastPath {
   FastPath& operator=(const FastPath&) = delete;
 
   // Any thread.
+  // Rises every 10 ms, while the thread goes on.
+  uint64_t beats() const { return beats_.load(std::memory_order_relaxed); }
   uint64_t flushes() const { return flushes_.load(std::memory_order_relaxed); }
   // A change has been seen that the sets do not show yet.
   bool behind() const { return behind_.load(std::memory_order_relaxed); }
@@ -90,6 +92,7 @@ class FastPath {
   std::optional<uint64_t> circumstances_;  // nullopt: the flows' sets are to be emptied
   bool flush_again_ = false;
   int64_t retry_ns_ = 0;  // no earlier than this after an error
+  std::atomic<uint64_t> beats_{0};
   std::atomic<uint64_t> flushes_{0};
   std::atomic<bool> behind_{false};
   std::thread thread_;

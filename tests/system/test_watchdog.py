@@ -79,17 +79,18 @@ def manager(lab, monkeypatch):
     manager.socket.close()
 
 
-@pytest.mark.parametrize("thread", ["queue-0", "queue-1", "utproxy-mirror"])
+@pytest.mark.parametrize("thread", ["queue-0", "queue-1", "utproxy-mirror", "utproxy-fast"])
 def test_a_stuck_thread_ends_the_watchdogs_messages(lab, make_engine, manager, thread):
     target = Target("udp", 8080, on_port=12345, queues=2, options=("--user", "nobody"))
-    engine = make_engine("install", lab, target)
+    engine = make_engine("divert", lab, target)
     manager.wait_for("READY=1")
     # Without a packet, for longer than it may be silent.
     began = time.monotonic()
     manager.wait_for("WATCHDOG=1", more=5, seconds=3 * WATCHDOG_S)
     assert time.monotonic() - began > WATCHDOG_S / 2
     with held(thread_named(engine.process.pid, thread)):
-        name = {"queue-0": "queue 0", "queue-1": "queue 1", "utproxy-mirror": "the mirror of sockets"}[thread]
+        name = {"queue-0": "queue 0", "queue-1": "queue 1", "utproxy-mirror": "the mirror of sockets",
+                "utproxy-fast": "the fast path"}[thread]
         wait_until(lambda: f"{name}: its thread is stuck" in engine.process.err(), 3 * WATCHDOG_S, "the log to say so")
         before = manager.count("WATCHDOG=1")
         time.sleep(WATCHDOG_S)
