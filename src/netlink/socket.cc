@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <memory>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "netlink/messages.h"
 
@@ -43,6 +44,23 @@ absl::StatusOr<NetlinkSocket> NetlinkSocket::Open(int bus) {
   const int on = 1;
   (void)::setsockopt(fd.get(), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
   return NetlinkSocket(std::move(fd), self.nl_pid);
+}
+
+absl::StatusOr<NetlinkSocket> NetlinkSocket::Adopt(UniqueFd fd, int bus) {
+  int domain = 0, protocol = -1;
+  socklen_t size = sizeof domain;
+  sockaddr_nl self{};
+  socklen_t length = sizeof self;
+  const bool ours = ::getsockopt(fd.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+                    ::getsockopt(fd.get(), SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+                    domain == AF_NETLINK && protocol == bus &&
+                    ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&self), &length) == 0 &&
+                    self.nl_pid != 0;
+  if (!ours) return absl::InvalidArgumentError("adopt a netlink socket: it is none of that kind");
+  NetlinkSocket socket(std::move(fd), self.nl_pid);
+  // Requests are numbered from 1 by whoever opens one.
+  socket.sequence_ = static_cast<uint32_t>(MonotonicNs() >> 10) | 0x80000000u;
+  return socket;
 }
 
 absl::Status NetlinkSocket::JoinGroup(unsigned group) {

@@ -23,6 +23,11 @@ class NetlinkSocket {
   // `bus`: NETLINK_SOCK_DIAG, NETLINK_ROUTE, NETLINK_NETFILTER, ...
   static absl::StatusOr<NetlinkSocket> Open(int bus);
 
+  // Goes on with a socket that another process opened and bound. What answers to that one's
+  // requests still wait in it are not taken for answers to this one's. InvalidArgument where `fd`
+  // is no bound netlink socket of that bus.
+  static absl::StatusOr<NetlinkSocket> Adopt(UniqueFd fd, int bus);
+
   NetlinkSocket(NetlinkSocket&&) = default;
   NetlinkSocket& operator=(NetlinkSocket&&) = default;
 

@@ -6,6 +6,7 @@
 #include <libmnl/libmnl.h>
 #include <libnetfilter_queue/libnetfilter_queue.h>
 #include <libnetfilter_queue/linux_nfnetlink_queue.h>
+#include <linux/netfilter.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/sock_diag.h>
 #include <sys/socket.h>
@@ -62,11 +63,11 @@ int PeekConfigError(int fd) {
 
 }  // namespace
 
-NfQueue::NfQueue(NetlinkSocket socket, uint16_t number, const QueueOptions& options)
+NfQueue::NfQueue(NetlinkSocket socket, uint16_t number, uint32_t copy_range)
     : socket_(std::move(socket)),
       number_(number),
       // Whole cache lines, so that slots share none.
-      slot_bytes_((std::min(options.copy_range, kMaxCopyRange) + kPacketMessageOverhead + 63) &
+      slot_bytes_((std::min(copy_range, kMaxCopyRange) + kPacketMessageOverhead + 63) &
                   ~size_t{63}),
       slots_(std::make_unique<uint8_t[]>(slot_bytes_ * kBatch)) {
   for (size_t i = 0; i < kBatch; ++i) {
@@ -101,16 +102,70 @@ absl::StatusOr<std::unique_ptr<NfQueue>> NfQueue::Bind(uint16_t number,
   }
   RETURN_IF_ERROR(socket->SetNoEnobufs());
   ASSIGN_OR_RETURN(const int granted, socket->SetReceiveBuffer(BufferFor(options)));
-  std::unique_ptr<NfQueue> queue(new NfQueue(std::move(*socket), number, options));
+  std::unique_ptr<NfQueue> queue(new NfQueue(std::move(*socket), number, options.copy_range));
   queue->receive_buffer_ = granted;
-  RETURN_IF_ERROR(queue->Configure(options));
+  RETURN_IF_ERROR(queue->Configure(options, /*bind=*/true));
+  const int error = PeekConfigError(queue->fd());
+  if (error != 0) return queue->ConfigureError(error);
   return queue;
 }
 
-absl::Status NfQueue::Configure(const QueueOptions& options) {
+absl::StatusOr<std::unique_ptr<NfQueue>> NfQueue::Adopt(UniqueFd fd, uint16_t number,
+                                                        const QueueOptions& options) {
+  ASSIGN_OR_RETURN(NetlinkSocket socket, NetlinkSocket::Adopt(std::move(fd), NETLINK_NETFILTER));
+  ASSIGN_OR_RETURN(const std::optional<QueueStats> stats, ReadQueueStats(number));
+  if (!stats || stats->port_id != socket.port_id()) {
+    return absl::NotFoundError(absl::StrCat("take over queue ", number, ": it is not bound so"));
+  }
+  // Messages that wait may be as long as the process before wanted them.
+  const uint32_t copy_range = std::max(stats->copy_range, options.copy_range);
+  std::unique_ptr<NfQueue> queue(new NfQueue(std::move(socket), number, copy_range));
+  ASSIGN_OR_RETURN(queue->receive_buffer_, queue->socket_.SetReceiveBuffer(BufferFor(options)));
+  return queue;
+}
+
+absl::Status NfQueue::Continue(const QueueOptions& options) {
+  // Read first: what is queued from here on is yet to be received.
+  ASSIGN_OR_RETURN(const std::optional<QueueStats> stats, ReadQueueStats(number_));
+  if (stats && stats->depth != 0) RETURN_IF_ERROR(Requeue(LastReceived(stats->last_id)));
+  return Configure(options, /*bind=*/false);
+}
+
+// The id of the last packet that has been received from the socket, by whomever: the one before the
+// first that waits in it. Ids go up by one. Answers to the process before that wait in front of it
+// are taken away.
+uint32_t NfQueue::LastReceived(uint32_t last_queued) const {
+  uint8_t bytes[1024];
+  while (true) {
+    sockaddr_nl from{};
+    socklen_t length = sizeof from;
+    const ssize_t n = ::recvfrom(socket_.fd(), bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT,
+                                 reinterpret_cast<sockaddr*>(&from), &length);
+    if (n < 0) return last_queued;
+    absl::Span<const uint8_t> rest(bytes, static_cast<size_t>(n));
+    Message message;
+    if (from.nl_pid == 0 && NextMessage(&rest, &message) &&
+        message.kind == Message::Kind::kPacket) {
+      return message.packet.id - 1;
+    }
+    (void)::recv(socket_.fd(), bytes, sizeof bytes, MSG_DONTWAIT);
+  }
+}
+
+// NF_REPEAT has the hook that queued a packet see it again. Nothing waits for an answer: ENOENT, no
+// such packet, is what a queue that was left in order gives.
+absl::Status NfQueue::Requeue(uint32_t last_id) {
+  alignas(nlmsghdr) char buffer[128];
+  nlmsghdr* nlh = nfq_nlmsg_put(buffer, NFQNL_MSG_VERDICT_BATCH, number_);
+  nlh->nlmsg_seq = kRequeueSequence;
+  nfq_nlmsg_verdict_put(nlh, static_cast<int>(last_id), NF_REPEAT);
+  return socket_.Send(AsBytes(nlh));
+}
+
+absl::Status NfQueue::Configure(const QueueOptions& options, bool bind) {
   alignas(nlmsghdr) char buffer[256];
   nlmsghdr* nlh = PutConfig(buffer, number_, 0, kConfigSequence);
-  nfq_nlmsg_cfg_put_cmd(nlh, AF_UNSPEC, NFQNL_CFG_CMD_BIND);
+  if (bind) nfq_nlmsg_cfg_put_cmd(nlh, AF_UNSPEC, NFQNL_CFG_CMD_BIND);
   nfq_nlmsg_cfg_put_params(nlh, NFQNL_COPY_PACKET,
                            static_cast<int>(std::min(options.copy_range, kMaxCopyRange)));
   nfq_nlmsg_cfg_put_qmaxlen(nlh, options.maxlen);
@@ -118,9 +173,7 @@ absl::Status NfQueue::Configure(const QueueOptions& options) {
                          (options.fail_open ? NFQA_CFG_F_FAIL_OPEN : 0u);
   mnl_attr_put_u32(nlh, NFQA_CFG_MASK, htonl(NFQA_CFG_F_GSO | NFQA_CFG_F_FAIL_OPEN));
   mnl_attr_put_u32(nlh, NFQA_CFG_FLAGS, htonl(flags));
-  RETURN_IF_ERROR(socket_.Send(AsBytes(nlh)));
-  const int error = PeekConfigError(socket_.fd());
-  return error == 0 ? absl::OkStatus() : ConfigureError(error);
+  return socket_.Send(AsBytes(nlh));
 }
 
 absl::Status NfQueue::ConfigureError(int error) const {

@@ -35,6 +35,17 @@ class NfQueue {
   static absl::StatusOr<std::unique_ptr<NfQueue>> Bind(uint16_t number,
                                                        const QueueOptions& options);
 
+  // Goes on with a queue that another process bound, by its socket: packets that wait in it are
+  // received here, and nothing of the queue is changed before Continue(). The other process may not
+  // receive from it any more by then. NotFound where the socket has no such queue in this thread's
+  // network namespace.
+  static absl::StatusOr<std::unique_ptr<NfQueue>> Adopt(UniqueFd fd, uint16_t number,
+                                                        const QueueOptions& options);
+  // Configures an adopted queue as Bind() does. Packets that the process before received and did
+  // not answer, as it was killed, go through their rule once more, and so come again. Before
+  // anything is received.
+  absl::Status Continue(const QueueOptions& options);
+
   NfQueue(const NfQueue&) = delete;
   NfQueue& operator=(const NfQueue&) = delete;
 
@@ -72,11 +83,15 @@ class NfQueue {
   // message with error 0 and this sequence number, it has yielded all packets of the queue.
   static constexpr uint32_t kCutSequence = 0x637574;
   absl::Status Cut();
+  // Of the answer to what Continue() asks, which tells nothing.
+  static constexpr uint32_t kRequeueSequence = 0x726571;
   absl::Status Unbind();
 
  private:
-  NfQueue(NetlinkSocket socket, uint16_t number, const QueueOptions& options);
-  absl::Status Configure(const QueueOptions& options);
+  NfQueue(NetlinkSocket socket, uint16_t number, uint32_t copy_range);
+  absl::Status Configure(const QueueOptions& options, bool bind);
+  uint32_t LastReceived(uint32_t last_queued) const;
+  absl::Status Requeue(uint32_t last_id);
   absl::Status ConfigureError(int error) const;
 
   NetlinkSocket socket_;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -82,22 +83,33 @@ QueueWorker::QueueWorker(std::unique_ptr<NfQueue> queue, const QueueOptions& opt
     : queue_(std::move(queue)),
       decider_(decider),
       observer_(observer),
+      options_(options),
       crowded_bytes_(CrowdedBytes(options, queue_->receive_buffer())),
       verdicts_(queue_->number()) {}
 
 absl::StatusOr<std::unique_ptr<QueueWorker>> QueueWorker::Create(uint16_t number,
                                                                  const QueueOptions& options,
                                                                  BatchDecider* decider,
-                                                                 BatchObserver* observer) {
-  ASSIGN_OR_RETURN(std::unique_ptr<NfQueue> queue, NfQueue::Bind(number, options));
-  return std::unique_ptr<QueueWorker>(
-      new QueueWorker(std::move(queue), options, decider, observer));
+                                                                 BatchObserver* observer,
+                                                                 UniqueFd inherited) {
+  absl::StatusOr<std::unique_ptr<NfQueue>> queue = absl::NotFoundError("");
+  if (inherited.valid()) queue = NfQueue::Adopt(std::move(inherited), number, options);
+  const bool adopted = queue.ok();
+  if (!adopted) queue = NfQueue::Bind(number, options);
+  RETURN_IF_ERROR(queue.status());
+  std::unique_ptr<QueueWorker> worker(
+      new QueueWorker(*std::move(queue), options, decider, observer));
+  worker->read_before_ = adopted;
+  return worker;
 }
 
 QueueWorker::~QueueWorker() { (void)Stop(); }
 
 absl::Status QueueWorker::Start(int cpu) {
   if (thread_.joinable()) return absl::FailedPreconditionError("start queue worker: it runs");
+  leave_.store(false, std::memory_order_relaxed);
+  stop_.store(false, std::memory_order_relaxed);
+  if (std::exchange(read_before_, true)) RETURN_IF_ERROR(queue_->Continue(options_));
   std::promise<absl::Status> ready;
   std::promise<absl::Status> ended;
   std::future<absl::Status> pinned = ready.get_future();
@@ -124,9 +136,23 @@ absl::Status QueueWorker::Stop() {
   return ended_.get();
 }
 
+void QueueWorker::AskToLeave() {
+  leave_.store(true, std::memory_order_relaxed);
+  stop_.store(true, std::memory_order_release);
+  queue_->Wake();
+}
+
+absl::Status QueueWorker::Leave() {
+  if (!thread_.joinable()) return absl::OkStatus();
+  AskToLeave();
+  thread_.join();
+  return ended_.get();
+}
+
 // A queue that is bound but not read holds up every packet; unbound, the rule's bypass works.
 absl::Status QueueWorker::RunLoop() {
   const absl::Status status = Loop();
+  if (status.ok() && leave_.load(std::memory_order_relaxed)) return status;
   const absl::Status unbound = queue_->Unbind();
   return status.ok() ? unbound : status;
 }
@@ -137,7 +163,7 @@ absl::Status QueueWorker::Loop() {
     (void)received;
     beats_.Add(1);
   }
-  return Drain();
+  return leave_.load(std::memory_order_relaxed) ? absl::OkStatus() : Drain();
 }
 
 absl::Status QueueWorker::Drain() {
@@ -210,6 +236,8 @@ void QueueWorker::TakeError(const Message& message) {
   if (message.sequence == NfQueue::kCutSequence) {
     cut_acknowledged_ = true;
     cut_error_ = message.error;
+  } else if (message.sequence == NfQueue::kRequeueSequence) {
+    return;
   } else if (message.error == ENOENT) {
     counters_.verdicts_gone.Add(1);
   } else if (message.error != 0) {

@@ -36,10 +36,13 @@ class QueueWorker {
  public:
   // `decider` is called from the worker's thread only, between Start and the end of Stop, and
   // outlives the worker; so does `observer`, which may be null.
+  // `inherited`: the queue's socket, of a process that has left it (NfQueue::Adopt); where it is
+  // none, or not the queue's, the queue is bound.
   static absl::StatusOr<std::unique_ptr<QueueWorker>> Create(uint16_t number,
                                                              const QueueOptions& options,
                                                              BatchDecider* decider,
-                                                             BatchObserver* observer = nullptr);
+                                                             BatchObserver* observer = nullptr,
+                                                             UniqueFd inherited = UniqueFd());
   // Stops where it runs.
   ~QueueWorker();
   QueueWorker(const QueueWorker&) = delete;
@@ -56,6 +59,11 @@ class QueueWorker {
   // went wrong in the thread, if anything did.
   absl::Status Stop();
 
+  // Has the thread end behind its batch and leave the queue as it is, for whoever else has its
+  // socket, or for another Start. Leave() waits for that; an error is the thread's.
+  void AskToLeave();
+  absl::Status Leave();
+
   // False once the thread has ended, by Stop or by an error that Stop tells of.
   bool running() const { return running_.load(std::memory_order_acquire); }
   // Rises while the thread goes on: with each batch, every five seconds without packets, and soon
@@ -64,6 +72,8 @@ class QueueWorker {
   // Has a thread that waits for packets go round once. Any thread.
   void Probe() { queue_->Wake(); }
   uint16_t number() const { return queue_->number(); }
+  // The queue's socket.
+  int fd() const { return queue_->fd(); }
   const WorkerCounters& counters() const { return counters_; }
 
  private:
@@ -87,7 +97,10 @@ class QueueWorker {
   BatchObserver* const observer_;
   std::thread thread_;
   std::future<absl::Status> ended_;
+  const QueueOptions options_;
+  bool read_before_ = false;  // the queue, by whomever; the controlling thread's
   std::atomic<bool> stop_{false};
+  std::atomic<bool> leave_{false};
   std::atomic<bool> running_{false};
 
   // All below is the worker thread's.

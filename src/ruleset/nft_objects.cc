@@ -6,6 +6,7 @@
 #include <libmnl/libmnl.h>
 #include <libnftnl/expr.h>
 #include <libnftnl/udata.h>
+#include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 
 #include <cstring>
@@ -137,6 +138,22 @@ absl::StatusOr<std::vector<std::string>> ListOwnMangleChains(NetlinkSocket& sock
   };
   RETURN_IF_ERROR(Privileged(socket.Transact(nlh, "list nftables chains", read)));
   return names;
+}
+
+absl::StatusOr<std::vector<FoundChain>> ListChains(NetlinkSocket& socket) {
+  alignas(nlmsghdr) char buffer[256];
+  nlmsghdr* nlh = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETCHAIN, NFPROTO_INET, NLM_F_DUMP, 0);
+  std::vector<FoundChain> found;
+  const auto read = [&](const nlmsghdr& answer) {
+    const ChainPtr chain(Allocated(nftnl_chain_alloc()));
+    if (nftnl_chain_nlmsg_parse(&answer, chain.get()) < 0) return;
+    const char* table = nftnl_chain_get_str(chain.get(), NFTNL_CHAIN_TABLE);
+    const char* name = nftnl_chain_get_str(chain.get(), NFTNL_CHAIN_NAME);
+    if (table == nullptr || name == nullptr || std::strcmp(table, kTableName) != 0) return;
+    found.push_back({name, nftnl_chain_is_set(chain.get(), NFTNL_CHAIN_HOOKNUM)});
+  };
+  RETURN_IF_ERROR(Privileged(socket.Transact(nlh, "list nftables chains", read)));
+  return found;
 }
 
 absl::StatusOr<std::vector<uint64_t>> ListJumpsToOwn(NetlinkSocket& socket, uint16_t family) {

@@ -55,9 +55,16 @@ void SetKeyByteOrder(nftnl_set* set, bool host_order);
 // A table message of the kernel; nullopt where it is none.
 std::optional<NftTable> ReadTable(const nlmsghdr& nlh);
 
+struct FoundChain {
+  std::string name;
+  bool base = false;  // at a hook
+};
+
 // Chains of table mangle that are ours by name, in the order of the kernel's list.
 absl::StatusOr<std::vector<std::string>> ListOwnMangleChains(NetlinkSocket& socket,
                                                              uint16_t family);
+// All chains of our table, in the order of the kernel's list, which is that of their making.
+absl::StatusOr<std::vector<FoundChain>> ListChains(NetlinkSocket& socket);
 // Handles of the rules of chain PREROUTING of table mangle that jump to kIptablesChain.
 absl::StatusOr<std::vector<uint64_t>> ListJumpsToOwn(NetlinkSocket& socket, uint16_t family);
 

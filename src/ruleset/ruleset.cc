@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "ruleset/iptables_text.h"
+#include "ruleset/nft_objects.h"
 #include "ruleset/nft_text.h"
 #include "ruleset/validate.h"
 
@@ -180,6 +181,39 @@ absl::StatusOr<InstalledRuleset> InstalledRuleset::Install(absl::Span<const Rule
                            std::move(installed.chains));
   ruleset.outlives_ = AnyOutlives(specs);
   ruleset.warnings_ = std::move(installed.warnings);
+  return ruleset;
+}
+
+absl::StatusOr<InstalledRuleset> InstalledRuleset::Adopt(UniqueFd fd,
+                                                         absl::Span<const RulesetSpec> specs) {
+  ASSIGN_OR_RETURN(std::vector<Chain> chains, CompilePlan(specs));
+  ASSIGN_OR_RETURN(NetlinkSocket nft, NetlinkSocket::Adopt(std::move(fd), NETLINK_NETFILTER));
+  ASSIGN_OR_RETURN(const std::optional<NftTable> table, FindTable(nft, NFPROTO_INET, kTableName));
+  if (!table || table->comment != kRunComment ||
+      (table->owner != nft.port_id() && table->owner != 0)) {
+    return absl::FailedPreconditionError("take over the ruleset: it is gone");
+  }
+  ASSIGN_OR_RETURN(const NftFeatures features, ProbeNft(nft));
+  RETURN_IF_ERROR(CheckFastPath(specs, features));
+  std::vector<std::string> warnings;
+  ASSIGN_OR_RETURN(const NftDialect dialect, ChooseDialect(features, warnings));
+  std::vector<Chain> found;
+  std::vector<std::string> bases;
+  ASSIGN_OR_RETURN(const std::vector<nft::FoundChain> there, nft::ListChains(nft));
+  for (const nft::FoundChain& chain : there) {
+    if (chain.base) bases.push_back(chain.name);
+    if (!chain.base) found.push_back({.name = chain.name, .hook = Hook::kNone, .rules = {}});
+  }
+  InstalledRuleset ruleset(std::move(nft), dialect, std::move(found));
+  ruleset.live_bases_ = std::move(bases);
+  ruleset.outlives_ = table->owner == 0;
+  absl::Status status = ruleset.Begin(specs);
+  if (status.ok()) status = ruleset.Switch(specs);
+  if (!status.ok()) {
+    ruleset.Leave();
+    return status;
+  }
+  ruleset.warnings_.insert(ruleset.warnings_.begin(), warnings.begin(), warnings.end());
   return ruleset;
 }
 

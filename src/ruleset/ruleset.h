@@ -41,6 +41,13 @@ class InstalledRuleset {
   // AlreadyExists where another ruleset is installed. `specs` is only read.
   static absl::StatusOr<InstalledRuleset> Install(absl::Span<const RulesetSpec> specs);
 
+  // Goes on with the ruleset of another process, `fd` being the socket that its table is bound to,
+  // and makes the rules what `specs` are, in one transaction. The other process may not use it any
+  // more. FailedPrecondition, and nothing changed, where there is no such table.
+  static absl::StatusOr<InstalledRuleset> Adopt(UniqueFd fd, absl::Span<const RulesetSpec> specs);
+  // Leaves everything as it is, to who adopts it.
+  void Leave() { nft_.reset(); }
+
   InstalledRuleset(InstalledRuleset&&) = default;
   InstalledRuleset& operator=(InstalledRuleset&&) = delete;
   ~InstalledRuleset();  // Remove()

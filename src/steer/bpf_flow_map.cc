@@ -5,7 +5,9 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <vector>
 
+#include "base/status.h"
 #include "steer/flow_layout.h"
 
 namespace utproxy {
@@ -66,6 +68,27 @@ size_t BpfFlowMap::Erase(absl::Span<const FlowKey> keys) {
     if (bpf_map_delete_elem(fd_, &keys[i]) != 0 && errno != ENOENT) return i;
   }
   return keys.size();
+}
+
+absl::Status BpfFlowMap::ReadAll(
+    absl::FunctionRef<void(const FlowKey&, uint64_t cookie)> entry) const {
+  constexpr uint32_t kEntries = 8192;  // more than a bucket of the hash has
+  std::vector<FlowKey> keys(kEntries);
+  std::vector<uint64_t> cookies(kEntries);
+  uint32_t place = 0;
+  for (bool first = true, more = use_batches_; more; first = false) {
+    uint32_t count = kEntries;
+    more = bpf_map_lookup_batch(fd_, first ? nullptr : &place, &place, keys.data(), cookies.data(),
+                                &count, nullptr) == 0;
+    if (!more && errno != ENOENT) return ErrnoStatus(errno, "read flow entries");
+    for (uint32_t i = 0; i < count; ++i) entry(keys[i], cookies[i]);
+  }
+  for (bool first = true; !use_batches_; first = false) {
+    if (bpf_map_get_next_key(fd_, first ? nullptr : &keys[0], &keys[1]) != 0) break;
+    keys[0] = keys[1];
+    if (bpf_map_lookup_elem(fd_, &keys[0], &cookies[0]) == 0) entry(keys[0], cookies[0]);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace utproxy

@@ -2,6 +2,9 @@
 #ifndef UTPROXY_STEER_BPF_FLOW_MAP_H_
 #define UTPROXY_STEER_BPF_FLOW_MAP_H_
 
+#include <absl/functional/function_ref.h>
+#include <absl/status/status.h>
+
 #include "steer/flow_map.h"
 
 namespace utproxy {
@@ -18,6 +21,9 @@ class BpfFlowMap final : public FlowMap {
 
   size_t Write(absl::Span<const FlowKey> keys, absl::Span<const uint64_t> cookies) override;
   size_t Erase(absl::Span<const FlowKey> keys) override;
+
+  // Calls `entry` with each key and its cookie. While nobody writes.
+  absl::Status ReadAll(absl::FunctionRef<void(const FlowKey&, uint64_t cookie)> entry) const;
 
  private:
   size_t EraseBatch(absl::Span<const FlowKey> keys);

@@ -54,6 +54,20 @@ bool FlowIndex::Shard::Refresh(EntryRef entry, uint64_t cookie, int64_t now_ns) 
   return true;
 }
 
+void FlowIndex::Adopt(const Target& target, int64_t now_ns) {
+  if (!Reserve()) return;
+  const size_t hash = FlowHash()(target.flow);
+  Shard& shard = ShardOf(hash);
+  const std::lock_guard lock(shard.mutex);
+  const Entry entry{.flow = target.flow,
+                    .hash = hash,
+                    .cookie = target.cookie,
+                    .last_used_ns = now_ns,
+                    .stands = true};
+  EntryList& list = shard.idle(entry);
+  shard.entries.insert(list.insert(list.end(), entry));
+}
+
 bool FlowIndex::Refresh(const FlowKey& flow, uint64_t cookie, int64_t now_ns) {
   const size_t hash = FlowHash()(flow);
   Shard& shard = ShardOf(hash);

@@ -64,8 +64,12 @@ class FlowIndex {
     uint64_t erase_failed = 0;
   };
 
-  // `map` is borrowed, must outlive this, and be empty.
+  // `map` is borrowed, must outlive this, and be empty but for what is adopted.
   FlowIndex(FlowMap* map, const Options& options) : map_(map), options_(options) {}
+
+  // Takes in an entry that stands in the map from before; used at `now_ns`. Before anybody calls
+  // anything else.
+  void Adopt(const Target& target, int64_t now_ns);
 
   // Where the entry stands with this cookie, notes its use and returns true. No system call.
   bool Refresh(const FlowKey& flow, uint64_t cookie, int64_t now_ns);

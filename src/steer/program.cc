@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
@@ -59,6 +60,21 @@ bool LayoutIsOurs(const sk_lookup_bpf& skeleton) {
          bpf_map__max_entries(skeleton.maps.counters) == STEER_COUNTERS;
 }
 
+bool SameMap(int fd, const bpf_map* map) {
+  bpf_map_info info{};
+  uint32_t length = sizeof info;
+  return bpf_obj_get_info_by_fd(fd, &info, &length) == 0 && info.type == bpf_map__type(map) &&
+         info.key_size == bpf_map__key_size(map) && info.value_size == bpf_map__value_size(map) &&
+         info.max_entries == bpf_map__max_entries(map);
+}
+
+// A thread can be in another network namespace than its process.
+absl::StatusOr<UniqueFd> OpenNetns() {
+  UniqueFd netns(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+  if (!netns.valid()) return ErrnoStatus(errno, "open /proc/thread-self/ns/net");
+  return netns;
+}
+
 uint64_t SumOverCpus(int fd, uint32_t counter) {
   const int cpus = libbpf_num_possible_cpus();
   if (cpus <= 0) return 0;
@@ -74,11 +90,9 @@ uint64_t SumOverCpus(int fd, uint32_t counter) {
 void SkLookupProgram::DestroySkeleton::operator()(sk_lookup_bpf* skeleton) const {
   sk_lookup_bpf__destroy(skeleton);
 }
-void SkLookupProgram::DestroyLink::operator()(bpf_link* link) const { bpf_link__destroy(link); }
 
-absl::StatusOr<SkLookupProgram::Skeleton> SkLookupProgram::LoadSkeleton(uint32_t max_flows,
-                                                                        uint32_t max_listeners,
-                                                                        bool knows_iif) {
+absl::StatusOr<SkLookupProgram::Skeleton> SkLookupProgram::LoadSkeleton(
+    uint32_t max_flows, uint32_t max_listeners, bool knows_iif, const SteeringParts* parts) {
   Skeleton skeleton(sk_lookup_bpf__open());
   if (skeleton == nullptr) return ErrnoStatus(errno, "open the sk_lookup program");
   if (!LayoutIsOurs(*skeleton)) {
@@ -87,25 +101,59 @@ absl::StatusOr<SkLookupProgram::Skeleton> SkLookupProgram::LoadSkeleton(uint32_t
   bpf_map__set_max_entries(skeleton->maps.flows, max_flows);
   bpf_map__set_max_entries(skeleton->maps.listeners, max_listeners);
   skeleton->rodata->knows_iif = knows_iif ? 1 : 0;
+  if (parts != nullptr) {
+    const auto& maps = skeleton->maps;
+    for (const auto& [map, fd] :
+         {std::pair(maps.flows, &parts->flows), std::pair(maps.listeners, &parts->listeners),
+          std::pair(maps.counters, &parts->counters)}) {
+      if (!SameMap(fd->get(), map) || bpf_map__reuse_fd(map, fd->get()) != 0) {
+        return absl::FailedPreconditionError("the sk_lookup program's maps are another version's");
+      }
+    }
+    // There may be entries of either kind from the first packet on.
+    skeleton->bss->has_flows = skeleton->bss->has_destinations = 1;
+  }
   if (const int error = sk_lookup_bpf__load(skeleton.get()); error != 0) return LoadError(-error);
   return skeleton;
 }
 
-absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32_t max_listeners) {
+absl::StatusOr<SkLookupProgram::Skeleton> SkLookupProgram::LoadSkeleton(uint32_t max_flows,
+                                                                        uint32_t max_listeners,
+                                                                        const SteeringParts* parts,
+                                                                        bool* knows_iif) {
   SilenceLibbpf();
-  bool knows_iif = true;
-  absl::StatusOr<Skeleton> skeleton = LoadSkeleton(max_flows, max_listeners, knows_iif);
-  if (!skeleton.ok()) {
-    knows_iif = false;
-    skeleton = LoadSkeleton(max_flows, max_listeners, knows_iif);
-  }
-  if (!skeleton.ok()) return skeleton.status();
+  *knows_iif = true;
+  absl::StatusOr<Skeleton> skeleton = LoadSkeleton(max_flows, max_listeners, *knows_iif, parts);
+  if (skeleton.ok()) return skeleton;
+  *knows_iif = false;
+  return LoadSkeleton(max_flows, max_listeners, *knows_iif, parts);
+}
 
-  // A thread can be in another network namespace than its process.
-  UniqueFd netns(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-  if (!netns.valid()) return ErrnoStatus(errno, "open /proc/thread-self/ns/net");
-  Link link(bpf_program__attach_netns((*skeleton)->progs.steer, netns.get()));
-  if (link == nullptr) {
+absl::StatusOr<SkLookupProgram> SkLookupProgram::Inherit(uint32_t max_flows, uint32_t max_listeners,
+                                                         SteeringParts parts) {
+  bpf_link_info info{};
+  uint32_t length = sizeof info;
+  const bool attached = bpf_obj_get_info_by_fd(parts.link.get(), &info, &length) == 0 &&
+                        info.type == BPF_LINK_TYPE_NETNS;
+  if (!attached) return absl::FailedPreconditionError("the sk_lookup program is not attached");
+  bool knows_iif = false;
+  ASSIGN_OR_RETURN(Skeleton skeleton, LoadSkeleton(max_flows, max_listeners, &parts, &knows_iif));
+  ASSIGN_OR_RETURN(UniqueFd netns, OpenNetns());
+  return SkLookupProgram(std::move(skeleton), std::move(parts.link), std::move(netns), knows_iif);
+}
+
+absl::Status SkLookupProgram::Replace() {
+  if (bpf_link_update(link_.get(), program_fd(), nullptr) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, "replace the sk_lookup program");
+}
+
+absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32_t max_listeners) {
+  bool knows_iif = false;
+  ASSIGN_OR_RETURN(Skeleton skeleton, LoadSkeleton(max_flows, max_listeners, nullptr, &knows_iif));
+  ASSIGN_OR_RETURN(UniqueFd netns, OpenNetns());
+  UniqueFd link(
+      bpf_link_create(bpf_program__fd(skeleton->progs.steer), netns.get(), BPF_SK_LOOKUP, nullptr));
+  if (!link.valid()) {
     const int error = errno;
     const absl::Status status =
         ErrnoStatus(error, "attach the sk_lookup program to the network namespace");
@@ -114,7 +162,7 @@ absl::StatusOr<SkLookupProgram> SkLookupProgram::Load(uint32_t max_flows, uint32
     }
     return error == EPERM ? WithRemedy(status, kPrivilegeRemedy) : status;
   }
-  return SkLookupProgram(*std::move(skeleton), std::move(link), std::move(netns), knows_iif);
+  return SkLookupProgram(std::move(skeleton), std::move(link), std::move(netns), knows_iif);
 }
 
 bool SkLookupProgram::IsAlone() const {
@@ -131,6 +179,7 @@ uint32_t SkLookupProgram::id() const {
   uint32_t length = sizeof info;
   return bpf_obj_get_info_by_fd(program_fd(), &info, &length) == 0 ? info.id : 0;
 }
+int SkLookupProgram::counters_fd() const { return bpf_map__fd(skeleton_->maps.counters); }
 int SkLookupProgram::program_fd() const { return bpf_program__fd(skeleton_->progs.steer); }
 
 // The program reads this memory; the write of the entry that follows is a system call. Each flag is

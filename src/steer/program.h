@@ -9,13 +9,18 @@
 
 #include "base/fd.h"
 
-struct bpf_link;
 struct sk_lookup_bpf;
 
 namespace utproxy {
 
+// What of the program outlives a process where another has these descriptors: its place in the
+// network namespace, and its maps.
+struct SteeringParts {
+  UniqueFd link, flows, listeners, counters;
+};
+
 // The sk_lookup program, its maps and its place in a network namespace. Nothing is pinned: all of
-// it ends with this object, or with the process.
+// it ends with this object, or with the process, but where another process has its parts.
 class SkLookupProgram {
  public:
   struct Counters {
@@ -30,6 +35,12 @@ class SkLookupProgram {
   // remedy: kUnimplemented where the kernel has no sk_lookup, kPermissionDenied without CAP_BPF and
   // CAP_NET_ADMIN.
   static absl::StatusOr<SkLookupProgram> Load(uint32_t max_flows, uint32_t max_listeners);
+  // The same over the maps of a program that another process has attached, which does its work
+  // until Replace(). FailedPrecondition where they are not what this program needs.
+  static absl::StatusOr<SkLookupProgram> Inherit(uint32_t max_flows, uint32_t max_listeners,
+                                                 SteeringParts parts);
+  // Puts the program into the other one's place, between two packets.
+  absl::Status Replace();
 
   // Flows are told apart by the interface they come in by: from Linux 5.17 on.
   bool knows_iif() const { return knows_iif_; }
@@ -39,6 +50,8 @@ class SkLookupProgram {
   int flows_fd() const;
   int listeners_fd() const;
   int program_fd() const;
+  int counters_fd() const;
+  int link_fd() const { return link_.get(); }
   // The kernel's; 0 where it does not tell.
   uint32_t id() const;
   // Entries are looked for only from the first call on, those for destinations only from the first
@@ -53,22 +66,20 @@ class SkLookupProgram {
   struct DestroySkeleton {
     void operator()(sk_lookup_bpf* skeleton) const;
   };
-  struct DestroyLink {
-    void operator()(bpf_link* link) const;
-  };
   using Skeleton = std::unique_ptr<sk_lookup_bpf, DestroySkeleton>;
-  using Link = std::unique_ptr<bpf_link, DestroyLink>;
 
-  SkLookupProgram(Skeleton skeleton, Link link, UniqueFd netns, bool knows_iif)
+  SkLookupProgram(Skeleton skeleton, UniqueFd link, UniqueFd netns, bool knows_iif)
       : skeleton_(std::move(skeleton)),
         link_(std::move(link)),
         netns_(std::move(netns)),
         knows_iif_(knows_iif) {}
   static absl::StatusOr<Skeleton> LoadSkeleton(uint32_t max_flows, uint32_t max_listeners,
-                                               bool knows_iif);
+                                               bool knows_iif, const SteeringParts* parts);
+  static absl::StatusOr<Skeleton> LoadSkeleton(uint32_t max_flows, uint32_t max_listeners,
+                                               const SteeringParts* parts, bool* knows_iif);
 
   Skeleton skeleton_;
-  Link link_;  // after the skeleton: detached before the maps go
+  UniqueFd link_;  // after the skeleton: detached before the maps go
   UniqueFd netns_;
   bool knows_iif_ = true;
 };

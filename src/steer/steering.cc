@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/status.h"
 
 namespace utproxy {
 namespace {
@@ -89,9 +90,36 @@ absl::StatusOr<std::unique_ptr<Steering>> Steering::Open(const Options& options)
   if (options.max_flows == 0 || options.max_listeners == 0) {
     return absl::InvalidArgumentError("open steering: room for no flow or no listener");
   }
-  absl::StatusOr<SkLookupProgram> program =
-      SkLookupProgram::Load(options.max_flows, options.max_listeners);
-  if (!program.ok()) return program.status();
+  ASSIGN_OR_RETURN(SkLookupProgram program,
+                   SkLookupProgram::Load(options.max_flows, options.max_listeners));
+  return Make(options, std::move(program));
+}
+
+absl::StatusOr<std::unique_ptr<Steering>> Steering::Inherit(const Options& options,
+                                                            SteeringParts parts) {
+  ASSIGN_OR_RETURN(
+      SkLookupProgram program,
+      SkLookupProgram::Inherit(options.max_flows, options.max_listeners, std::move(parts)));
+  return Make(options, std::move(program));
+}
+
+absl::Status Steering::TakeOver() {
+  const int64_t now_ns = MonotonicCoarseNs();
+  RETURN_IF_ERROR(map_.ReadAll([&](const FlowKey& flow, uint64_t cookie) {
+    index_.Adopt({.flow = flow, .cookie = cookie}, now_ns);
+    if (IsWholeDestination(flow)) whole_destinations_.store(true, std::memory_order_relaxed);
+  }));
+  return program_.Replace();
+}
+
+std::vector<std::pair<std::string, int>> Steering::Parts() const {
+  return {{"link", program_.link_fd()},
+          {"flows", program_.flows_fd()},
+          {"listeners", program_.listeners_fd()},
+          {"counters", program_.counters_fd()}};
+}
+
+std::unique_ptr<Steering> Steering::Make(const Options& options, SkLookupProgram program) {
   const FlowIndex::Options index{.max_flows = options.max_flows,
                                  .tcp_lifetime_ns = options.tcp_lifetime_ns != 0
                                                         ? options.tcp_lifetime_ns
@@ -101,10 +129,10 @@ absl::StatusOr<std::unique_ptr<Steering>> Steering::Open(const Options& options)
                                  .evict_idle_ns = options.evict_idle_ns};
   std::optional<ListenerFinder> finder;
   if (options.find_in_kernel) {
-    absl::StatusOr<ListenerFinder> loaded = ListenerFinder::Load(program->listeners_fd());
+    absl::StatusOr<ListenerFinder> loaded = ListenerFinder::Load(program.listeners_fd());
     if (loaded.ok()) finder = *std::move(loaded);
   }
-  return std::unique_ptr<Steering>(new Steering(*std::move(program), std::move(finder), index));
+  return std::unique_ptr<Steering>(new Steering(std::move(program), std::move(finder), index));
 }
 
 Steering::Steering(SkLookupProgram program, std::optional<ListenerFinder> finder,

@@ -11,6 +11,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "steer/bpf_flow_map.h"
 #include "steer/flow_index.h"
@@ -51,7 +54,8 @@ enum class SteerResult : uint8_t {
 // were decided for are affected. A flow without an entry, or whose listener has closed, is left to
 // the kernel's own lookup, and counted.
 //
-// Nothing is pinned in /sys/fs/bpf: all of it ends with this object or with the process.
+// Nothing is pinned in /sys/fs/bpf: all of it ends with this object or with the process, but for
+// what another process has inherited.
 //
 // Any thread may call any function at any time, except where it says otherwise.
 class Steering {
@@ -90,6 +94,16 @@ class Steering {
   // Loads the program and attaches it to the calling thread's network namespace. Errors carry a
   // remedy: kUnimplemented before Linux 5.9, kPermissionDenied without CAP_BPF and CAP_NET_ADMIN.
   static absl::StatusOr<std::unique_ptr<Steering>> Open(const Options& options);
+  // The same with the maps of another process, whose program goes on doing the work until
+  // TakeOver(), and is then replaced. FailedPrecondition where the other is of a version whose maps
+  // are not laid out as this one's.
+  static absl::StatusOr<std::unique_ptr<Steering>> Inherit(const Options& options,
+                                                           SteeringParts parts);
+  // Takes the other process's entries in, as used now. It may not steer any more by then, and
+  // nothing else may be called here before.
+  absl::Status TakeOver();
+  // What Inherit() takes: borrowed descriptors, by what they are.
+  std::vector<std::pair<std::string, int>> Parts() const;
 
   // results[i] is for requests[i]; both have the same size. When it returns, every entry reported
   // kSteered stands, and a verdict may be given. A flow that has its entry already costs no system
@@ -140,6 +154,7 @@ class Steering {
 
   Steering(SkLookupProgram program, std::optional<ListenerFinder> finder,
            const FlowIndex::Options& options);
+  static std::unique_ptr<Steering> Make(const Options& options, SkLookupProgram program);
   FlowKey KeyOf(const FlowKey& flow, uint32_t iif) const;
   FlowKey KeyOf(const SteerRequest& request, int64_t now_ns);
   bool MayLeadDestinations(int64_t now_ns);

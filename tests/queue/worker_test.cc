@@ -6,6 +6,7 @@
 #include <linux/netlink.h>
 #include <net/if.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -409,6 +410,87 @@ TEST_F(Worker, PacketsThatTheKernelFlushedAreCounted) {
   EXPECT_EQ(receiver.Count(), 0u);
   EXPECT_EQ(worker->counters().verdicts_gone.value(), 100u);
   EXPECT_EQ(worker->counters().verdict_errors.value(), 0u);
+}
+
+TEST_F(Worker, AnotherGoesOnWhereOneLeaves) {
+  REQUIRE_RULE("--queue-num 0");
+  auto first = Make();
+  ASSERT_NE(first, nullptr);
+  ASSERT_TRUE(first->Start().ok());
+  Receiver receiver;
+  Sender sender;
+  ASSERT_TRUE(receiver.ok() && sender.ok());
+  ASSERT_EQ(sender.Send(100), 100u);
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(receiver.Wait()) << i;
+  ASSERT_TRUE(first->Leave().ok());
+  EXPECT_FALSE(first->running());
+  ASSERT_EQ(sender.Send(100), 100u);
+  ASSERT_TRUE(AwaitDepth(100));
+
+  FakeDecider decider;
+  UniqueFd fd(::dup(first->fd()));
+  auto second = QueueWorker::Create(0, {.maxlen = 200}, &decider, nullptr, std::move(fd));
+  ASSERT_TRUE(second.ok()) << second.status();
+  first.reset();  // closes its descriptor, not the queue
+  ASSERT_TRUE((*second)->Start().ok());
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(receiver.Wait()) << i;
+  ASSERT_TRUE((*second)->Stop().ok());
+  EXPECT_EQ((*second)->counters().packets.value(), 100u);
+  EXPECT_EQ((*second)->counters().verdicts_gone.value(), 0u);
+  EXPECT_EQ(receiver.Count(), 0u);
+}
+
+TEST_F(Worker, WhoLeavesCanGoOn) {
+  REQUIRE_RULE("--queue-num 0");
+  auto worker = Make();
+  ASSERT_NE(worker, nullptr);
+  Receiver receiver;
+  Sender sender;
+  ASSERT_TRUE(receiver.ok() && sender.ok());
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_EQ(sender.Send(50), 50u);
+    ASSERT_TRUE(worker->Start().ok());
+    for (int i = 0; i < 50; ++i) ASSERT_TRUE(receiver.Wait()) << round;
+    ASSERT_TRUE(worker->Leave().ok());
+  }
+  ASSERT_TRUE(worker->Start().ok());
+  ASSERT_TRUE(worker->Stop().ok());
+  EXPECT_EQ(worker->counters().packets.value(), 150u);
+  EXPECT_EQ(worker->counters().verdicts_gone.value(), 0u);
+}
+
+// As by a process that was killed between receiving and answering them.
+TEST_F(Worker, PacketsThatNobodyAnsweredComeAgain) {
+  REQUIRE_RULE("--queue-num 0");
+  auto dead = NfQueue::Bind(0, {});
+  ASSERT_TRUE(dead.ok()) << dead.status();
+  Receiver receiver;
+  Sender sender;
+  ASSERT_TRUE(receiver.ok() && sender.ok());
+  ASSERT_EQ(sender.Send(kBatch + 10), kBatch + 10);
+  size_t received = 0;
+  ASSERT_EQ((*dead)->Receive(true, [&](const Message&) { ++received; }),
+            NfQueue::Received::kMessages);
+  ASSERT_EQ(received, kBatch);
+
+  auto worker = QueueWorker::Create(0, {}, &decider_, nullptr, UniqueFd(::dup((*dead)->fd())));
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  ASSERT_TRUE((*worker)->Start().ok());
+  for (size_t i = 0; i < kBatch + 10; ++i) ASSERT_TRUE(receiver.Wait()) << i;
+  ASSERT_TRUE((*worker)->Stop().ok());
+  EXPECT_EQ((*worker)->counters().packets.value(), kBatch + 10);
+  EXPECT_EQ((*worker)->counters().verdicts_gone.value(), 0u);
+}
+
+TEST_F(Worker, AForeignSocketIsNotAdopted) {
+  auto bound = NfQueue::Bind(1, {});
+  ASSERT_TRUE(bound.ok()) << bound.status();
+  EXPECT_FALSE(NfQueue::Adopt(UniqueFd(::dup((*bound)->fd())), 0, {}).ok());
+  EXPECT_FALSE(NfQueue::Adopt(UniqueFd(::socket(AF_UNIX, SOCK_STREAM, 0)), 0, {}).ok());
+  EXPECT_TRUE(NfQueue::Adopt(UniqueFd(::dup((*bound)->fd())), 1, {}).ok());
+  // A worker binds its queue then.
+  auto worker = QueueWorker::Create(0, {}, &decider_, nullptr, UniqueFd(::dup((*bound)->fd())));
+  EXPECT_TRUE(worker.ok()) << worker.status();
 }
 
 TEST_F(Worker, OnlyTheKernelIsListenedTo) {

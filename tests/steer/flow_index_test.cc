@@ -43,6 +43,18 @@ class FlowIndexTest : public ::testing::Test {
   FlowIndex index_{&map_, kOptions};
 };
 
+TEST_F(FlowIndexTest, AdoptedEntriesStandAndEnd) {
+  index_.Adopt({Flow(1), 7}, 50);
+  EXPECT_EQ(index_.CookieOf(Flow(1)), 7u);
+  EXPECT_TRUE(index_.Refresh(Flow(1), 7, 60));
+  EXPECT_EQ(index_.stats().entries, 1u);
+  EXPECT_EQ(index_.stats().inserted, 0u);
+  index_.Expire(159);
+  EXPECT_TRUE(index_.Contains(Flow(1)));
+  index_.Expire(160);
+  EXPECT_FALSE(index_.Contains(Flow(1)));
+}
+
 TEST_F(FlowIndexTest, ARepeatTouchesNoMap) {
   EXPECT_EQ(Put(Flow(1), 7, 0), PutResult::kStands);
   EXPECT_EQ(map_.Get(Flow(1)), 7u);
