@@ -137,7 +137,9 @@ int RunCommandLine(absl::Span<const CommandEntry> commands, absl::Span<const std
     return Finish(env, kExitOk);
   }
   for (const CommandEntry& entry : commands) {
-    if (entry.name == word) return RunCommand(entry, args.subspan(1), env);
+    if (entry.name != word) continue;
+    env.arguments.assign(args.begin(), args.end());
+    return RunCommand(entry, args.subspan(1), env);
   }
   const bool option = word.size() > 1 && word[0] == '-';
   return Report(env,

@@ -24,6 +24,8 @@ struct Environment {
   std::ostream& err;
   bool out_is_terminal = false;
   size_t width = 80;  // columns that text for people is wrapped to
+  // The words of the command line, the command's name first.
+  std::vector<std::string> arguments = {};
   // Value of an environment variable; empty where it is not set.
   std::function<std::string(const char* name)> variable = [](const char*) { return std::string(); };
 

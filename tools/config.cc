@@ -92,6 +92,7 @@ absl::StatusOr<Configuration> LoadConfig(const std::string& path, bool install) 
   std::vector<Mistake> mistakes;
   Configuration configuration = ParseConfig(*text, path, install, &mistakes);
   if (!mistakes.empty()) return UsageErrors(MistakeLines(path, mistakes));
+  configuration.text = *text;
   return configuration;
 }
 

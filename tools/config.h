@@ -45,6 +45,7 @@ struct Configuration {
   DaemonWords daemon;
   std::vector<Target> targets;        // at least one, all names and queues different
   std::vector<std::string> warnings;  // sentences, with the place in front
+  std::string text;                   // of the file
 };
 
 // Reads `text`; `file` is what it is called in warnings. `install` is for targets of which the file

@@ -17,6 +17,7 @@
 #include "commands.h"
 #include "config.h"
 #include "daemon/daemon.h"
+#include "daemon/json.h"
 #include "daemon_words.h"
 #include "printable.h"
 #include "ruleset/ruleset.h"
@@ -27,12 +28,12 @@
 namespace utproxy::tools {
 namespace {
 
-// SIGTERM, SIGINT and SIGHUP as a descriptor. Before any thread is started, so that all inherit
-// the blocked mask and no thread is interrupted.
+// SIGTERM, SIGINT, SIGHUP and SIGUSR2 as a descriptor. Before any thread is started, so that all
+// inherit the blocked mask and no thread is interrupted.
 absl::StatusOr<UniqueFd> BlockSignals() {
   sigset_t set;
   sigemptyset(&set);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) sigaddset(&set, signal);
   if (::pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0) {
     return absl::InternalError("block signals: refused");
   }
@@ -55,6 +56,8 @@ class RunCommand : public Command {
                     return absl::OkStatus();
                   });
     options.Flag("--check", "only say what is wrong with options and file", &check_only_);
+    options.Flag("--take-over", "go on for the utproxy that runs at --control, and lose no packet",
+                 &take_over_);
     const size_t before = options.options().size();
     options.Section("Target");
     target_.AddPolicy(options);
@@ -90,18 +93,103 @@ class RunCommand : public Command {
     if (check_only_) return kExitOk;
     ASSIGN_OR_RETURN(const UniqueFd signals, BlockSignals());
     AdviseOfFastPath(env);
-    ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon, Daemon::Start(options_));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon, Start(configuration, env));
     for (const std::string& w : daemon->warnings()) Log(env, LogLevel::kWarning, w);
     env.err << "utproxy: ready: " << TargetsText() << std::endl;
+    manager_.Keep(daemon->belongings());
     manager_.Ready(daemon->Summary());
-    absl::Status status = Loop(signals.get(), *daemon, env);
+    const absl::StatusOr<Ending> ending = Loop(signals.get(), *daemon, env);
+    absl::Status status = ending.status();
     manager_.Stopping();
-    status.Update(daemon->Stop());
+    status.Update(ending.ok() && *ending == Ending::kLeft ? daemon->Leave() : daemon->Stop());
+    if (!ending.ok() || *ending == Ending::kStopped) manager_.Keep({});
     RETURN_IF_ERROR(status);
     return kExitOk;
   }
 
  private:
+  enum class Ending : uint8_t {
+    kStopped,     // all that it did is undone
+    kLeft,        // what it has is kept for the next one
+    kHandedOver,  // another one goes on
+  };
+
+  // With what the daemon before was doing, where there was one; then goes over to the
+  // configuration.
+  absl::StatusOr<std::unique_ptr<Daemon>> Start(const Configuration& configuration,
+                                                Environment& env) {
+    Inheritance inheritance;
+    inheritance.estate = manager_.Inherited();
+    if (take_over_) {
+      ASSIGN_OR_RETURN(inheritance.predecessor, Predecessor::Connect(options_.control_path));
+      inheritance.estate = std::move(inheritance.predecessor->estate());
+    }
+    DaemonOptions first = options_;
+    if (!inheritance.estate.empty()) {
+      first.targets = EarlierTargets(inheritance.estate.Words(), configuration.targets);
+      if (first.targets.empty()) {
+        first.targets = configuration.targets;
+        Log(env, LogLevel::kWarning,
+            "take over: the configuration before is not understood: packets that wait are decided "
+            "by this one");
+      }
+    }
+    ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon, Daemon::Start(first, std::move(inheritance)));
+    if (first.targets != configuration.targets) {
+      const auto sentences = daemon->Reload(configuration.targets);
+      if (!sentences.ok()) return sentences.status();
+      for (const std::string& sentence : *sentences) Log(env, LogLevel::kWarning, sentence);
+    }
+    KeepWords(*daemon, configuration, env);
+    return daemon;
+  }
+
+  // What a later process reads by EarlierTargets().
+  void KeepWords(Daemon& daemon, const Configuration& configuration, Environment& env) const {
+    const Json words = {{"arguments", env.arguments}, {"text", configuration.text}};
+    const std::string text = words.dump(-1, ' ', false, Json::error_handler_t::replace);
+    const absl::Status status = daemon.KeepWords(text);
+    if (!status.ok()) Log(env, LogLevel::kWarning, status.message());
+  }
+
+  // The targets of the daemon before, whose words these are. How its queues are read is `now`'s
+  // affair. Empty where the words are not understood.
+  static std::vector<Target> EarlierTargets(const std::string& words,
+                                            const std::vector<Target>& now) {
+    const Json json = Json::parse(words, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || !json.contains("arguments") || !json["arguments"].is_array() ||
+        !json.contains("text") || !json["text"].is_string()) {
+      return {};
+    }
+    std::vector<std::string> arguments;
+    for (const Json& word : json["arguments"]) {
+      if (word.is_string()) arguments.push_back(word.get<std::string>());
+    }
+    if (!arguments.empty()) arguments.erase(arguments.begin());  // "run"
+    RunCommand earlier;
+    OptionTable table;
+    earlier.Declare(table);
+    if (!table.Parse(arguments).ok() || !earlier.Check().ok()) return {};
+    std::vector<Target> targets = {earlier.target_.target};
+    if (!earlier.config_path_.empty()) {
+      std::vector<Mistake> mistakes;
+      targets = ParseConfig(json["text"].get<std::string>(), earlier.config_path_,
+                            earlier.target_.target.install, &mistakes)
+                    .targets;
+      if (!mistakes.empty()) return {};
+    }
+    for (Target& target : targets) {
+      for (const Target& other : now) {
+        if (other.queue_last < target.queue_first || target.queue_last < other.queue_first)
+          continue;
+        target.queue = other.queue;
+        target.cpus = other.cpus;
+        break;
+      }
+    }
+    return targets;
+  }
+
   // The file's, or the one target of the command line.
   absl::StatusOr<Configuration> Configured() const {
     Configuration configuration;
@@ -148,6 +236,8 @@ class RunCommand : public Command {
   absl::Status TryReload(Daemon& daemon, Environment& env) {
     ASSIGN_OR_RETURN(const Configuration configuration, Configured());
     ASSIGN_OR_RETURN(std::vector<std::string> sentences, daemon.Reload(configuration.targets));
+    KeepWords(daemon, configuration, env);
+    manager_.Keep(daemon.belongings());
     const DaemonOptions before = options_;
     Use(configuration, env);
     if (options_.steer != before.steer) sentences.push_back("steer: changes with a restart");
@@ -235,21 +325,35 @@ class RunCommand : public Command {
     }
   }
 
-  // Until SIGTERM or SIGINT, or until a queue is served no more.
-  absl::Status Loop(int signal_fd, Daemon& daemon, Environment& env) {
+  // SIGUSR2: the service manager's word that it starts another one, for which it keeps all.
+  Ending EndingOf(uint32_t signal, Environment& env) const {
+    if (signal != SIGUSR2) return Ending::kStopped;
+    if (manager_.keeps()) return Ending::kLeft;
+    Log(env, LogLevel::kWarning, "SIGUSR2: no service manager keeps the queues: they are closed");
+    return Ending::kStopped;
+  }
+
+  // Until SIGTERM, SIGINT or SIGUSR2, until another one goes on for this, or until a queue is
+  // served no more.
+  absl::StatusOr<Ending> Loop(int signal_fd, Daemon& daemon, Environment& env) {
     const int64_t watch_ns = manager_.watch_every_ns();
     int64_t next_tick_ns = MonotonicNs() + kNsPerSec;
     int64_t next_watch_ns = watch_ns > 0 ? MonotonicNs() : INT64_MAX;
     while (true) {
-      std::array<pollfd, 2> fds{pollfd{.fd = signal_fd, .events = POLLIN, .revents = 0},
-                                pollfd{.fd = daemon.wake_fd(), .events = POLLIN, .revents = 0}};
+      std::array<pollfd, 3> fds{{{.fd = signal_fd, .events = POLLIN, .revents = 0},
+                                 {.fd = daemon.wake_fd(), .events = POLLIN, .revents = 0},
+                                 {.fd = daemon.take_over_fd(), .events = POLLIN, .revents = 0}}};
       const int64_t next_ns = std::min(next_tick_ns, next_watch_ns);
       const int64_t wait_ms = (next_ns - MonotonicNs()) / kNsPerMs + 1;
       (void)::poll(fds.data(), fds.size(), wait_ms > 0 ? static_cast<int>(wait_ms) : 0);
       signalfd_siginfo info{};
       if (::read(signal_fd, &info, sizeof info) == sizeof info) {
-        if (info.ssi_signo != SIGHUP) return absl::OkStatus();
+        if (info.ssi_signo != SIGHUP) return EndingOf(info.ssi_signo, env);
         Reload(daemon, env);
+      }
+      if (fds[2].revents != 0 && daemon.HandOver()) {
+        Log(env, LogLevel::kInfo, "another utproxy has taken over");
+        return Ending::kHandedOver;
       }
       if (MonotonicNs() >= next_watch_ns) {
         next_watch_ns = MonotonicNs() + watch_ns;
@@ -266,6 +370,7 @@ class RunCommand : public Command {
   DaemonWords words_;
   std::string config_path_;
   bool check_only_ = false;
+  bool take_over_ = false;
   // Looked up while this process is still who started it: a reload is another user's.
   const std::optional<Account> default_account_ = DefaultAccount();
   DaemonOptions options_;

@@ -3,9 +3,11 @@
 #define UTPROXY_TOOLS_SERVICE_MANAGER_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "daemon/estate.h"
 #include "daemon/progress.h"
 
 namespace utproxy::tools {
@@ -23,6 +25,15 @@ class ServiceManager {
   void Stopping() const;
   void Status(const std::string& status) const;
 
+  // What it has kept of the daemon before, which left it or was killed; once. Empty where there is
+  // nothing.
+  Estate Inherited();
+  // Has it keep these (FDSTORE=1; it does where FileDescriptorStoreMax= allows it), and nothing
+  // else any more.
+  void Keep(const Belongings& belongings);
+  // Whether there is one that may keep something.
+  bool keeps() const { return keeps_; }
+
   // How often Watch() is to be called; 0 where nobody wants it to be.
   int64_t watch_every_ns() const { return watchdog_ns_ / 4; }
   // Says that the daemon is alive, but only where all threads have made progress within half of
@@ -30,7 +41,11 @@ class ServiceManager {
   std::vector<std::string> Watch(const std::vector<Beat>& beats, int64_t now_ns);
 
  private:
+  static void Forget(const std::string& name);
+
   int64_t watchdog_ns_ = 0;
+  bool keeps_ = false;
+  std::map<std::string, bool> kept_;  // by name; false: for the process before
   Progress progress_;
   std::vector<std::string> stuck_;
 };

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <vector>
@@ -84,13 +85,7 @@ void MakeFolder(const std::filesystem::path& folder, const ControlAccess& access
   (void)!::chown(folder.c_str(), access.user, access.group);
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Open(const std::string& path,
-                                                                   const ControlAccess& access) {
-  ASSIGN_OR_RETURN(const sockaddr_un address, ControlAddress(path));
-  MakeFolder(std::filesystem::path(path).parent_path(), access);
-  RETURN_IF_ERROR(RemoveStale(path, address));
+absl::StatusOr<UniqueFd> BindTo(const std::string& path, const sockaddr_un& address) {
   ASSIGN_OR_RETURN(UniqueFd listener, OpenUnix());
   // Made 0600, widened after: at no moment is it open to all.
   const mode_t old_mask = ::umask(0177);
@@ -98,14 +93,44 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Open(const std::st
       ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
   const int error = errno;
   ::umask(old_mask);
-  if (bound < 0) {
-    return WithRemedy(ErrnoStatus(error, absl::StrCat("bind control socket ", path)),
-                      "Name a path that can be written with --control.");
+  if (bound == 0) return listener;
+  return WithRemedy(ErrnoStatus(error, absl::StrCat("bind control socket ", path)),
+                    "Name a path that can be written with --control.");
+}
+
+bool IsSocketFile(const std::string& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode);
+}
+
+// Of a Unix socket; empty where it has none.
+std::string BoundPath(int fd) {
+  sockaddr_un address{};
+  socklen_t length = sizeof address;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return "";
+  if (address.sun_family != AF_UNIX) return "";
+  return std::string(address.sun_path, ::strnlen(address.sun_path, sizeof address.sun_path));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Open(const std::string& path,
+                                                                   const ControlAccess& access,
+                                                                   UniqueFd inherited) {
+  ASSIGN_OR_RETURN(const sockaddr_un address, ControlAddress(path));
+  UniqueFd listener = std::move(inherited);
+  // Its file may have been taken away with its folder.
+  const bool taken = listener.valid() && BoundPath(listener.get()) == path && IsSocketFile(path);
+  if (!taken) {
+    listener.reset();
+    MakeFolder(std::filesystem::path(path).parent_path(), access);
+    RETURN_IF_ERROR(RemoveStale(path, address));
+    ASSIGN_OR_RETURN(listener, BindTo(path, address));
   }
   if (::chown(path.c_str(), access.user, access.group) < 0) {
     const absl::Status status =
         ErrnoStatus(errno, absl::StrCat("give control socket ", path, " to group ", access.group));
-    (void)::unlink(path.c_str());
+    if (!taken) (void)::unlink(path.c_str());
     return WithRemedy(status, "Start it as root, or name a group of its user's (--control-group)");
   }
   if (::chmod(path.c_str(), 0660) < 0 || ::listen(listener.get(), 16) < 0) {
@@ -126,7 +151,7 @@ ControlServer::~ControlServer() {
   (void)::eventfd_write(stop_.get(), 1);
   if (thread_.joinable()) thread_.join();
   for (Client& client : clients_) client.thread.join();
-  (void)::unlink(path_.c_str());
+  if (!path_.empty()) (void)::unlink(path_.c_str());
 }
 
 void ControlServer::Loop() {

@@ -51,6 +51,9 @@ class ControlServer {
     Writer(int client, int stop, bool trusted) : client_(client), stop_(stop), trusted_(trusted) {}
     // Whether the client is root or the daemon's own user. Others may only read.
     bool trusted() const { return trusted_; }
+    // For what is more than an answer: both descriptors stay the server's.
+    int client() const { return client_; }
+    int stop() const { return stop_; }
     bool operator()(const Json& json) const;
     // Whole lines, each an object, for streams: waits for a client that does not read, however
     // long that takes.
@@ -68,12 +71,17 @@ class ControlServer {
   // Binds `path`, whose folder is made where it is missing; a socket file that nobody listens on
   // is replaced, one that answers is an error. Clients wait until Serve() is called.
   // A folder that is made is `access.user`'s, so that the file can be removed.
+  // `inherited`: the socket of a process that this one goes on for; taken where it is bound there.
   static absl::StatusOr<std::unique_ptr<ControlServer>> Open(const std::string& path,
-                                                             const ControlAccess& access);
+                                                             const ControlAccess& access,
+                                                             UniqueFd inherited = UniqueFd());
   // Starts serving; once.
   void Serve(Handler handler);
   // Cuts all clients off, ends the threads and removes the socket file.
   ~ControlServer();
+  // Leaves the socket file to another process that has the socket. Before the end.
+  void Leave() { path_.clear(); }
+  int fd() const { return listener_.get(); }
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
@@ -96,7 +104,7 @@ class ControlServer {
   bool RoomFor(bool trusted) const;
   void ServeClient(int fd, bool trusted);
 
-  const std::string path_;
+  std::string path_;  // empty: not to be removed
   const ControlAccess access_;
   UniqueFd listener_;
   UniqueFd stop_;

@@ -3,7 +3,10 @@
 
 #include <absl/cleanup/cleanup.h>
 #include <absl/strings/str_cat.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -17,39 +20,50 @@
 
 namespace utproxy {
 
-absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& options) {
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& options,
+                                                      Inheritance inheritance) {
   auto daemon = std::unique_ptr<Daemon>(new Daemon(options));
   daemon->started_ns_ = MonotonicNs();
-  Daemon* const d = daemon.get();
+  daemon->leaves_ = !inheritance.estate.empty();
+  RETURN_IF_ERROR(daemon->Begin(&inheritance));
+  return daemon;
+}
+
+absl::Status Daemon::Begin(Inheritance* inheritance) {
+  Estate* const estate = &inheritance->estate;
   // First, as other things fail without it too, with less to say about why.
   RETURN_IF_ERROR(NfQueue::CheckPrivilege());
-  RETURN_IF_ERROR(d->OpenSockets());
-  RETURN_IF_ERROR(d->StartSteering());
-  RETURN_IF_ERROR(d->GiveUp());
-  ASSIGN_OR_RETURN(d->mirror_, Mirror::Start({}));
-  RETURN_IF_ERROR(d->StartQueues());
-  RETURN_IF_ERROR(d->StartRules());
-  RETURN_IF_ERROR(d->StartFastPath());
+  RETURN_IF_ERROR(OpenSockets(estate));
+  RETURN_IF_ERROR(StartSteering(estate));
+  RETURN_IF_ERROR(GiveUp());
+  ASSIGN_OR_RETURN(mirror_, Mirror::Start({}));
+  RETURN_IF_ERROR(GoOnFor(inheritance));
+  RETURN_IF_ERROR(RunQueues());
+  if (!ruleset_) RETURN_IF_ERROR(StartRules(estate));
+  RETURN_IF_ERROR(StartFastPath());
   // Last, as it reads everything before it.
-  d->control_->Serve([d](const Json& request, const ControlServer::Writer& write) {
-    return d->Handle(request, write);
+  control_->Serve([this](const Json& request, const ControlServer::Writer& write) {
+    return Handle(request, write);
   });
-  if (d->metrics_) {
-    RETURN_IF_ERROR(d->metrics_->Serve([d] { return MetricsText(d->Stats()); }));
-  }
-  return daemon;
+  if (!metrics_) return absl::OkStatus();
+  return metrics_->Serve([this] { return MetricsText(Stats()); });
 }
 
 Daemon::~Daemon() { (void)Stop(); }
 
-absl::Status Daemon::OpenSockets() {
+absl::Status Daemon::OpenSockets(Estate* estate) {
   const std::optional<Account>& account = options_.privileges.account;
   const ControlAccess access{
       .user = account ? account->uid : ::geteuid(),
       .group = options_.control_group.value_or(account ? account->gid : ::getegid())};
-  ASSIGN_OR_RETURN(control_, ControlServer::Open(options_.control_path, access));
+  ASSIGN_OR_RETURN(control_,
+                   ControlServer::Open(options_.control_path, access, estate->Take("control")));
+  ASSIGN_OR_RETURN(WordsFile words, WordsFile::Open(estate->Take("words")));
+  words_.emplace(std::move(words));
+  take_over_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!take_over_.valid()) return ErrnoStatus(errno, "create eventfd");
   if (!options_.metrics) return absl::OkStatus();
-  ASSIGN_OR_RETURN(metrics_, MetricsServer::Open(*options_.metrics));
+  ASSIGN_OR_RETURN(metrics_, MetricsServer::Open(*options_.metrics, estate->Take("metrics")));
   return absl::OkStatus();
 }
 
@@ -65,11 +79,23 @@ absl::Status Daemon::GiveUp() {
   return GiveUpPrivileges(privileges);
 }
 
-absl::Status Daemon::StartSteering() {
+absl::Status Daemon::StartSteering(Estate* estate) {
   if (options_.steer == SteerMode::kNone) return absl::OkStatus();
   // A target without --on-port and --on-ip needs it too: the listener may be bound to the ingress
   // interface's address, which is not the packet's.
-  absl::StatusOr<std::unique_ptr<Steering>> steering = Steering::Open({});
+  absl::StatusOr<std::unique_ptr<Steering>> steering = absl::NotFoundError("");
+  if (estate->Has("link")) {
+    steering = Steering::Inherit({}, {.link = estate->Take("link"),
+                                      .flows = estate->Take("flows"),
+                                      .listeners = estate->Take("listeners"),
+                                      .counters = estate->Take("counters")});
+    steering_inherited_ = steering.ok();
+    if (!steering.ok()) {
+      warnings_.push_back(
+          absl::StrCat("flow entries are not taken over: ", steering.status().message()));
+    }
+  }
+  if (!steering_inherited_) steering = Steering::Open({});
   if (!steering.ok()) return steering.status();
   steering_ = std::move(*steering);
   return absl::OkStatus();
@@ -86,15 +112,17 @@ absl::Status CheckQueueCount(const std::vector<Target>& targets) {
                     "Narrow --queue-balance: more queues than processors do not help.");
 }
 
-absl::Status Daemon::StartQueues() {
+absl::Status Daemon::MakeQueues(Estate* estate) {
   RETURN_IF_ERROR(CheckQueueCount(options_.targets));
   serving_.targets = std::make_shared<const Targets>(options_.targets);
   TellSteering();
   for (const Target& target : *serving_.targets) {
-    for (uint32_t number = target.queue_first; number <= target.queue_last; ++number) {
-      ASSIGN_OR_RETURN(
-          std::shared_ptr<ServedQueue> queue,
-          StartQueue({serving_.targets, &target}, static_cast<uint16_t>(number), serving_.version));
+    for (uint32_t n = target.queue_first; n <= target.queue_last; ++n) {
+      const auto number = static_cast<uint16_t>(n);
+      ASSIGN_OR_RETURN(std::shared_ptr<ServedQueue> queue,
+                       ServedQueue::Create(context(), number, n - target.queue_first,
+                                           {serving_.targets, &target}, serving_.version,
+                                           estate->Take(QueueName(number))));
       serving_.queues.push_back(std::move(queue));
     }
   }
@@ -105,10 +133,18 @@ void Daemon::TellSteering() {
   if (steering_) steering_->SetOnePolicy(serving_.targets->size() == 1);
 }
 
+absl::Status Daemon::RunQueues() {
+  for (const auto& queue : serving_.queues) RETURN_IF_ERROR(queue->Run());
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::shared_ptr<ServedQueue>> Daemon::StartQueue(
     std::shared_ptr<const Target> target, uint16_t number, uint32_t version) {
   const size_t nth = number - target->queue_first;
-  return ServedQueue::Start(context(), number, nth, std::move(target), version);
+  ASSIGN_OR_RETURN(std::shared_ptr<ServedQueue> queue,
+                   ServedQueue::Create(context(), number, nth, std::move(target), version));
+  RETURN_IF_ERROR(queue->Run());
+  return queue;
 }
 
 Daemon::Serving Daemon::serving() const {
@@ -124,13 +160,22 @@ std::vector<RulesetSpec> SpecsToInstall(const std::vector<Target>& targets) {
   return specs;
 }
 
-absl::Status Daemon::StartRules() {
+absl::Status Daemon::StartRules(Estate* estate) {
   for (const Target& target : *serving_.targets) {
     RETURN_IF_ERROR(KernelBears(target.ruleset));
   }
   installed_ = SpecsToInstall(*serving_.targets);
   if (installed_.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(WatchCgroups(installed_));
+  if (estate->Has("rules")) {
+    absl::StatusOr<InstalledRuleset> ruleset =
+        InstalledRuleset::Adopt(estate->Take("rules"), installed_);
+    if (ruleset.ok()) {
+      ruleset_.emplace(*std::move(ruleset));
+      return absl::OkStatus();
+    }
+    warnings_.push_back(std::string(ruleset.status().message()));
+  }
   ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(installed_));
   ruleset_.emplace(std::move(ruleset));
   return absl::OkStatus();
@@ -283,6 +328,11 @@ std::string Daemon::Summary() const {
 }
 
 absl::Status Daemon::Stop() {
+  if (leaves_) {
+    const absl::Status paused = Pause();
+    Abandon();
+    return paused;
+  }
   absl::Status status;
   // The kernel empties all queues when a chain goes, so first only the rules do; then the queues
   // are drained; the chains go last.
@@ -291,6 +341,7 @@ absl::Status Daemon::Stop() {
   for (const auto& queue : serving_.queues) status.Update(queue->Stop());
   if (ruleset_) status.Update(ruleset_->Remove());
   ruleset_.reset();
+  EndTakeOver();
   control_.reset();  // before what they read
   metrics_.reset();
   serving_ = Serving();
@@ -347,6 +398,7 @@ absl::Status Daemon::Handle(const Json& request, const ControlServer::Writer& wr
   if (command == "sockets") return HandleSockets(request, write);
   if (command == "trace") return HandleTrace(request, write);
   if (command == "explain") return HandleExplain(request, write);
+  if (command == "take_over") return HandleTakeOver(write);
   return absl::InvalidArgumentError("request: unknown command");
 }
 

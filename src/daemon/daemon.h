@@ -6,6 +6,7 @@
 #include <absl/status/statusor.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,12 +15,14 @@
 #include <vector>
 
 #include "daemon/control_server.h"
+#include "daemon/estate.h"
 #include "daemon/explainer.h"
 #include "daemon/fast_path.h"
 #include "daemon/json.h"
 #include "daemon/losses.h"
 #include "daemon/metrics_server.h"
 #include "daemon/port_watch.h"
+#include "daemon/predecessor.h"
 #include "daemon/privileges.h"
 #include "daemon/progress.h"
 #include "daemon/served_queue.h"
@@ -47,6 +50,12 @@ struct DaemonOptions {
   Privileges privileges;               // what is given up, but takes_sockets, which turns out
 };
 
+// What a daemon goes on with, and the one that has it, where that runs.
+struct Inheritance {
+  Estate estate;
+  std::unique_ptr<Predecessor> predecessor;
+};
+
 // InvalidArgument where they have more queues than one process serves.
 absl::Status CheckQueueCount(const std::vector<Target>& targets);
 // Of the targets whose rules are to be installed.
@@ -60,7 +69,13 @@ class Daemon {
   // Starts from the inside out, so that when the rules go in, everything behind them is ready. What
   // takes privileges comes first; then the process gives them up, and threads are made. On an
   // error all that was started is gone again, but not what was given up.
-  static absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options);
+  //
+  // With an inheritance it goes on for another daemon, with its queues, rules and flow entries, of
+  // which `options.targets` are what it had them for. Where that one runs, it goes on until nothing
+  // is left here that can fail, and ends then; packets wait in the queues meanwhile. After an error
+  // all that was inherited is as it was.
+  static absl::StatusOr<std::unique_ptr<Daemon>> Start(const DaemonOptions& options,
+                                                       Inheritance inheritance = {});
   ~Daemon();
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
@@ -75,6 +90,19 @@ class Daemon {
   // Readable when Tick() should not wait for its second; -1 where there is no such thing.
   int wake_fd() const { return cgroups_ ? cgroups_->fd() : -1; }
 
+  // What another daemon can go on with (estate.h), now.
+  Belongings belongings();
+  // Text of what configuration that is, for who starts the other daemon.
+  absl::Status KeepWords(const std::string& words) { return words_->Write(words); }
+  // Readable when another daemon is ready to go on for this one (Predecessor).
+  int take_over_fd() const { return take_over_.get(); }
+  // Lets it. True where it has: then all is left to it, and Stop() does nothing. Else, as where
+  // there is none or it failed, this one goes on.
+  bool HandOver();
+  // Ends, and leaves queues, rules and flow entries as they are, for whoever has the belongings:
+  // packets wait in the queues. Without anybody it is the end of all of them.
+  absl::Status Leave();
+
   // About once a second: ends idle steering entries. Returns sentences about losses for
   // the log, at a bounded rate.
   std::vector<std::string> Tick();
@@ -82,8 +110,9 @@ class Daemon {
   // An error once a queue's thread has ended: its packets are lost from then on.
   absl::Status Health() const;
 
-  // What tells that the threads without which no packet is decided go on: the mirror's, and each
-  // queue's. Each call has those that wait for packets go round once, so that the next one sees it.
+  // What tells that the threads without which no packet is decided go on: the mirror's, the fast
+  // path's, and each queue's. Each call has those that wait for packets go round once, so that the
+  // next one sees it.
   std::vector<Beat> Beats();
 
   // In a line: packets so far, dropped and lost ones.
@@ -125,14 +154,42 @@ class Daemon {
     std::vector<std::string> sentences;
   };
 
+  // A daemon that another one is to go on for, as the control socket's thread tells.
+  struct Successor {
+    enum class Turn : uint8_t {
+      kNobodys,
+      kAsked,  // the controlling thread's: to send what there is
+      kReady,  // the same: to leave it
+    };
+    std::mutex mutex;  // of all
+    std::condition_variable changed;
+    Turn turn = Turn::kNobodys;
+    const ControlServer::Writer* connection = nullptr;  // null where there is none
+    absl::Status result;                                // of the controlling thread's turn
+    uint32_t version = 0;                               // of what has been sent
+    bool ended = false;                                 // the controlling thread does no more
+
+    // Wakes the controlling thread for its turn, by the eventfd, and waits for the result.
+    absl::Status Pass(std::unique_lock<std::mutex>& lock, Turn next, int wake);
+  };
+
   explicit Daemon(const DaemonOptions& options) : options_(options) {}
-  absl::Status OpenSockets();
-  absl::Status StartSteering();
+  absl::Status Begin(Inheritance* inheritance);
+  absl::Status GoOnFor(Inheritance* inheritance);
+  absl::Status OpenSockets(Estate* estate);
+  absl::Status StartSteering(Estate* estate);
   absl::Status GiveUp();
-  absl::Status StartQueues();
   void TellSteering();
-  absl::Status StartRules();
+  absl::Status MakeQueues(Estate* estate);
+  absl::Status RunQueues();
+  absl::Status StartRules(Estate* estate);
   absl::Status StartFastPath();
+  absl::Status Pause();
+  absl::Status Resume();
+  void Abandon();
+  void EndTakeOver();
+  absl::Status LeaveTo(const ControlServer::Writer& next);
+  absl::Status HandleTakeOver(const ControlServer::Writer& write);
   absl::StatusOr<std::shared_ptr<ServedQueue>> StartQueue(std::shared_ptr<const Target> target,
                                                           uint16_t number, uint32_t version);
   Serving serving() const;
@@ -166,6 +223,7 @@ class Daemon {
   const DaemonOptions options_;
   int64_t started_ns_ = 0;
   std::unique_ptr<Steering> steering_;
+  bool steering_inherited_ = false;  // and TakeOver() is to be called
   std::unique_ptr<Mirror> mirror_;
   mutable std::mutex mutex_;
   Serving serving_;  // under mutex_; the controlling thread, which alone writes it, reads without
@@ -174,6 +232,10 @@ class Daemon {
   std::unique_ptr<CgroupWatch> cgroups_;  // those that installed_ excludes; null without any
   uint32_t last_version_ = 1;             // of the configurations begun, also of those given up
   std::shared_ptr<FastPath> fast_path_;   // after what it uses; under mutex_ as serving_ is
+  std::optional<WordsFile> words_;
+  UniqueFd take_over_;  // an eventfd
+  Successor successor_;
+  bool leaves_ = false;  // what it has is another's
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<MetricsServer> metrics_;
   std::atomic<int> trace_readers_{0};

@@ -22,21 +22,25 @@ namespace {
 constexpr int kBacklog = 64;
 constexpr int kNice = 10;
 
-absl::Status BindTo(int fd, const Endpoint& to) {
-  sockaddr_storage storage{};
-  socklen_t length = sizeof(sockaddr_in);
+// Returns the address's length.
+socklen_t ToSocketAddress(const Endpoint& to, sockaddr_storage* storage) {
   if (to.family == Family::kIpv4) {
-    auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
+    auto* v4 = reinterpret_cast<sockaddr_in*>(storage);
     v4->sin_family = AF_INET;
     v4->sin_port = htons(to.port);
     std::memcpy(&v4->sin_addr, to.address.bytes().data() + 12, 4);
-  } else {
-    auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
-    length = sizeof *v6;
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(to.port);
-    std::memcpy(&v6->sin6_addr, to.address.bytes().data(), 16);
+    return sizeof *v4;
   }
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(storage);
+  v6->sin6_family = AF_INET6;
+  v6->sin6_port = htons(to.port);
+  std::memcpy(&v6->sin6_addr, to.address.bytes().data(), 16);
+  return sizeof *v6;
+}
+
+absl::Status BindTo(int fd, const Endpoint& to) {
+  sockaddr_storage storage{};
+  const socklen_t length = ToSocketAddress(to, &storage);
   const int on = 1;
   (void)::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&storage), length) == 0 &&
@@ -45,6 +49,14 @@ absl::Status BindTo(int fd, const Endpoint& to) {
   }
   return ErrnoStatus(
       errno, absl::StrCat("serve metrics at ", EndpointToString(to.address, to.port, to.family)));
+}
+
+bool IsBoundTo(int fd, const Endpoint& to) {
+  sockaddr_storage wanted{}, bound{};
+  const socklen_t length = ToSocketAddress(to, &wanted);
+  socklen_t size = sizeof bound;
+  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) == 0 && size == length &&
+         std::memcmp(&wanted, &bound, length) == 0;
 }
 
 void GiveWay() {
@@ -69,7 +81,12 @@ MHD_Result Respond(MHD_Connection* connection, unsigned status, const std::strin
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Open(const Endpoint& address) {
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Open(const Endpoint& address,
+                                                                   UniqueFd inherited) {
+  if (inherited.valid() && IsBoundTo(inherited.get(), address)) {
+    return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(inherited)));
+  }
+  inherited.reset();
   const int family = address.family == Family::kIpv4 ? AF_INET : AF_INET6;
   UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return ErrnoStatus(errno, "open a socket for metrics");
@@ -97,6 +114,11 @@ absl::Status MetricsServer::Serve(std::function<std::string()> text) {
 
 MetricsServer::~MetricsServer() {
   if (daemon_ != nullptr) MHD_stop_daemon(daemon_);
+}
+
+// A shutdown would be all its owners'.
+void MetricsServer::Leave() {
+  if (daemon_ != nullptr) listener_.reset(MHD_quiesce_daemon(daemon_));
 }
 
 int MetricsServer::Answer(void* self, MHD_Connection* connection, const char* url,

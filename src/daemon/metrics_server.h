@@ -28,20 +28,27 @@ class MetricsServer {
   static constexpr int64_t kFreshNs = 200'000'000;
 
   // Binds the address, in the calling thread's network namespace; clients wait until Serve.
-  static absl::StatusOr<std::unique_ptr<MetricsServer>> Open(const Endpoint& address);
+  // `inherited`: the socket of a process that this one goes on for; taken where it is bound so.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Open(const Endpoint& address,
+                                                             UniqueFd inherited = UniqueFd());
   // `text` is called from the server's thread. Once.
   absl::Status Serve(std::function<std::string()> text);
   // Cuts all clients off.
   ~MetricsServer();
+  int fd() const { return fd_; }
+  // Leaves the socket to another process that has it: it stays open for clients. Before the end.
+  void Leave();
   MetricsServer(const MetricsServer&) = delete;
   MetricsServer& operator=(const MetricsServer&) = delete;
 
  private:
-  explicit MetricsServer(UniqueFd listener) : listener_(std::move(listener)) {}
+  explicit MetricsServer(UniqueFd listener)
+      : listener_(std::move(listener)), fd_(listener_.get()) {}
   static int Answer(void* self, MHD_Connection* connection, const char* url, const char* method);
   const std::string& Text();
 
   UniqueFd listener_;
+  const int fd_;  // its number, whoever owns it
   std::function<std::string()> make_;
   MHD_Daemon* daemon_ = nullptr;
   // The server's thread's.

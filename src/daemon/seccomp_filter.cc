@@ -39,10 +39,11 @@ constexpr const char* kAllowed[] = {
     // Signals, for itself only.
     "rt_sigprocmask", "rt_sigaction", "rt_sigreturn", "sigaltstack", "signalfd4",
     // Descriptors.
-    "read", "readv", "pread64", "write", "writev", "close", "close_range", "lseek", "fcntl", "dup",
-    "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2", "pipe2",
-    "fstat", "newfstatat", "statx", "readlink", "readlinkat", "getdents64", "access", "faccessat",
-    "faccessat2", "unlink", "unlinkat", "getcwd", "fadvise64", "inotify_init1", "inotify_add_watch",
+    "read", "readv", "pread64", "write", "writev", "pwrite64", "close", "close_range", "lseek",
+    "fcntl", "dup", "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait",
+    "eventfd2", "pipe2", "fstat", "newfstatat", "statx", "readlink", "readlinkat", "getdents64",
+    "access", "faccessat", "faccessat2", "unlink", "unlinkat", "getcwd", "fadvise64",
+    "inotify_init1", "inotify_add_watch",
     // Sockets, but for making them.
     "bind", "connect", "listen", "accept4", "accept", "shutdown", "sendto", "sendmsg", "sendmmsg",
     "recvfrom", "recvmsg", "recvmmsg", "recvmmsg_time64", "getsockname", "getpeername",
@@ -138,7 +139,8 @@ void AllowBpf(Filter* filter) {
   for (const int command :
        {BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,
         BPF_MAP_LOOKUP_BATCH, BPF_MAP_UPDATE_BATCH, BPF_MAP_DELETE_BATCH, BPF_ITER_CREATE,
-        BPF_PROG_QUERY, BPF_PROG_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_DETACH}) {
+        BPF_PROG_QUERY, BPF_PROG_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_DETACH,
+        BPF_LINK_UPDATE}) {
     filter->Allow("bpf", {Equal(0, static_cast<uint64_t>(command))});
   }
 }

@@ -33,20 +33,21 @@ absl::StatusOr<ServedQueue::Version> ServedQueue::MakeVersion(std::shared_ptr<co
   return version;
 }
 
-absl::StatusOr<std::shared_ptr<ServedQueue>> ServedQueue::Start(
+absl::StatusOr<std::shared_ptr<ServedQueue>> ServedQueue::Create(
     const QueueContext& context, uint16_t number, size_t nth, std::shared_ptr<const Target> target,
-    uint32_t version) {
+    uint32_t version, UniqueFd inherited) {
   auto queue = std::shared_ptr<ServedQueue>(new ServedQueue(context));
   ASSIGN_OR_RETURN(Version first, queue->MakeVersion(target, version));
   queue->decider_ = std::make_unique<SwitchingDecider>(first.decider);
   queue->versions_.emplace(version, std::move(first));
   queue->now_ = version;
-  ASSIGN_OR_RETURN(queue->worker_,
-                   QueueWorker::Create(number, target->queue, queue->decider_.get(), queue.get()));
-  const int cpu = target->cpus.empty() ? -1 : target->cpus[nth % target->cpus.size()];
-  RETURN_IF_ERROR(queue->worker_->Start(cpu));
+  ASSIGN_OR_RETURN(queue->worker_, QueueWorker::Create(number, target->queue, queue->decider_.get(),
+                                                       queue.get(), std::move(inherited)));
+  if (!target->cpus.empty()) queue->cpu_ = target->cpus[nth % target->cpus.size()];
   return queue;
 }
+
+absl::Status ServedQueue::Run() { return worker_->Start(cpu_); }
 
 absl::Status ServedQueue::Prepare(std::shared_ptr<const Target> target, uint32_t version) {
   ASSIGN_OR_RETURN(prepared_, MakeVersion(std::move(target), version));

@@ -31,19 +31,25 @@ struct QueueContext {
 };
 
 // One queue, its worker, and what it decides by: a target, which another configuration may replace
-// while packets come. Start, Prepare, Begin, End, Undo and Stop are for one controlling thread, in
-// whose network namespace everything happens; the rest is for any.
+// while packets come. Create, Run, Leave, Prepare, Begin, End, Undo and Stop are for one
+// controlling thread, in whose network namespace everything happens; the rest is for any.
 class ServedQueue : private BatchObserver {
  public:
   // Configurations whose targets are remembered for the flight recorder's records.
   static constexpr size_t kMaxVersions = 64;
 
-  // Binds the queue and starts its worker. `version` is the configuration's number, `nth` the
-  // queue's place among its target's.
-  static absl::StatusOr<std::shared_ptr<ServedQueue>> Start(const QueueContext& context,
-                                                            uint16_t number, size_t nth,
-                                                            std::shared_ptr<const Target> target,
-                                                            uint32_t version);
+  // Binds the queue, or goes on with `inherited` (QueueWorker::Create). `version` is the
+  // configuration's number, `nth` the queue's place among its target's.
+  static absl::StatusOr<std::shared_ptr<ServedQueue>> Create(const QueueContext& context,
+                                                             uint16_t number, size_t nth,
+                                                             std::shared_ptr<const Target> target,
+                                                             uint32_t version,
+                                                             UniqueFd inherited = UniqueFd());
+  // Starts its worker, for the first time or after Leave().
+  absl::Status Run();
+  // See QueueWorker.
+  void AskToLeave() { worker_->AskToLeave(); }
+  absl::Status Leave() { return worker_->Leave(); }
 
   // Going over to `target`, from the configuration `version`: makes ready what can fail. Then
   // Begin; packets of which `for_new` is false (empty: none) are decided by the target before until
@@ -98,6 +104,7 @@ class ServedQueue : private BatchObserver {
   StatsTotals retired_;                   // of deciders that are gone; under mutex_
   Losses retired_losses_;                 // the same; under mutex_
   StatsTotals attributed_;                // under mutex_
+  int cpu_ = -1;                          // that the worker is pinned to; -1: none
   uint32_t now_ = 0;                      // number of the version; under mutex_
   uint32_t before_ = 0;                   // the controlling thread's
   std::shared_ptr<const Target> previous_;

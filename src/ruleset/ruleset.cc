@@ -194,9 +194,10 @@ absl::StatusOr<InstalledRuleset> InstalledRuleset::Adopt(UniqueFd fd,
     return absl::FailedPreconditionError("take over the ruleset: it is gone");
   }
   ASSIGN_OR_RETURN(const NftFeatures features, ProbeNft(nft));
-  RETURN_IF_ERROR(CheckFastPath(specs, features));
+  RETURN_IF_ERROR(CheckSocketRules(specs, features));
   std::vector<std::string> warnings;
-  ASSIGN_OR_RETURN(const NftDialect dialect, ChooseDialect(features, warnings));
+  ASSIGN_OR_RETURN(NftDialect dialect, ChooseDialect(features, warnings));
+  dialect.skip_missing_cgroups = true;  // the daemon looks again
   std::vector<Chain> found;
   std::vector<std::string> bases;
   ASSIGN_OR_RETURN(const std::vector<nft::FoundChain> there, nft::ListChains(nft));

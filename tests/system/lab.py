@@ -64,13 +64,13 @@ class Process:
     """A program in a namespace, its output in files, ended by its pid. In a session of its own: a terminal's Ctrl-C is for the
     test, which ends in its order what it started."""
 
-    def __init__(self, argv, directory, name):
+    def __init__(self, argv, directory, name, pass_fds=()):
         self.argv = [str(word) for word in argv]
         stem = pathlib.Path(directory) / f"{name}-{next(_numbers)}"
         self.out_path, self.err_path = stem.with_suffix(".out"), stem.with_suffix(".err")
         with open(self.out_path, "wb") as out, open(self.err_path, "wb") as err:
             self.popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                                          start_new_session=True)
+                                          start_new_session=True, pass_fds=pass_fds)
 
     @property
     def pid(self):
