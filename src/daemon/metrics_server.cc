@@ -101,12 +101,13 @@ absl::Status MetricsServer::Serve(std::function<std::string()> text) {
                                               const char*, size_t*, void**) {
     return static_cast<MHD_Result>(Answer(self, connection, url, method));
   };
-  // From here on the socket is the library's.
-  daemon_ =
-      MHD_start_daemon(MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD, 0, nullptr, nullptr, answer,
-                       this, MHD_OPTION_LISTEN_SOCKET, listener_.get(), MHD_OPTION_CONNECTION_LIMIT,
-                       kMaxConnections, MHD_OPTION_CONNECTION_TIMEOUT, kTimeoutSeconds,
-                       MHD_OPTION_CONNECTION_MEMORY_LIMIT, size_t{16384}, MHD_OPTION_END);
+  // From here on the socket is the library's. MHD_USE_ITC: without it the library wakes its thread
+  // by a shutdown of the socket, which another process may have by then (Leave).
+  daemon_ = MHD_start_daemon(MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0,
+                             nullptr, nullptr, answer, this, MHD_OPTION_LISTEN_SOCKET,
+                             listener_.get(), MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
+                             MHD_OPTION_CONNECTION_TIMEOUT, kTimeoutSeconds,
+                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, size_t{16384}, MHD_OPTION_END);
   if (daemon_ == nullptr) return absl::InternalError("serve metrics: the server did not start");
   (void)listener_.release();
   return absl::OkStatus();
