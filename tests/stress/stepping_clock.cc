@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// For LD_PRELOAD: this process's wall clock is stepped every three seconds, a day ahead, a day back, right. The machine's
-// clock stays as it is. CLOCK_MONOTONIC is passed on unchanged: the kernel never steps it.
+// For LD_PRELOAD: this process's wall clock is stepped every three seconds, a day ahead, a day
+// back, right. The machine's clock stays as it is. CLOCK_MONOTONIC is passed on unchanged: the
+// kernel never steps it.
 #include <dlfcn.h>
 #include <sys/time.h>
 
