@@ -33,9 +33,9 @@ match = {{ proto = "tcp", dport = 80, iif = "lan0" }}
 
 @pytest.fixture
 def sanitized(utproxy):
-    """Whether LeakSanitizer is in the program."""
+    """Whether AddressSanitizer, and LeakSanitizer with it, is in the program."""
     with open(utproxy, "rb") as program:
-        return b"__lsan_do_leak_check" in program.read()
+        return b"__asan_init" in program.read()
 
 
 @pytest.fixture
