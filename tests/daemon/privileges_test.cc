@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/capability.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -124,6 +125,32 @@ TEST_F(PrivilegesTest, OpensNoSocketsOfTheNetwork) {
 TEST_F(PrivilegesTest, EntersNoNamespaceAndLoadsNoProgram) {
   ExpectKilled([] { return Errno(::unshare(CLONE_NEWUSER)); });
   ExpectKilled([] { return Errno(::syscall(SYS_bpf, 5 /* BPF_PROG_LOAD */, nullptr, 0)); });
+}
+
+TEST_F(PrivilegesTest, RunsNoCodeThatItMakes) {
+  ExpectKilled([] {
+    void* const memory = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? errno : 0;
+  });
+  ExpectKilled([] {
+    void* const memory =
+        ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return Errno(::mprotect(memory, 4096, PROT_READ | PROT_EXEC));
+  });
+  ExpectKilled([] { return Errno(::syscall(SYS_memfd_create, "code", 0)); });
+}
+
+// Other ways to files, to processes' memory and to the kernel's.
+TEST_F(PrivilegesTest, HasNoWayAround) {
+  for (const long call :
+       {SYS_io_uring_setup, SYS_setns, SYS_mount, SYS_chroot, SYS_open_by_handle_at, SYS_openat2,
+        SYS_process_vm_readv, SYS_process_vm_writev, SYS_userfaultfd, SYS_perf_event_open,
+        SYS_keyctl, SYS_init_module, SYS_kexec_load, SYS_reboot, SYS_settimeofday, SYS_fchmodat,
+        SYS_renameat2, SYS_execveat}) {
+    SCOPED_TRACE(call);
+    ExpectKilled([call] { return Errno(::syscall(call, 0, 0, 0, 0, 0)); });
+  }
 }
 
 TEST_F(PrivilegesTest, StillMakesThreads) {

@@ -10,12 +10,13 @@ from lab import wait_until
 class Configured:
     """The daemon in the router's namespace, by a file that tests rewrite."""
 
-    def __init__(self, lab, binary, text, *options):
+    def __init__(self, lab, binary, text, *options, wrapper=()):
         self.lab, self.binary = lab, binary
         self.path = pathlib.Path(lab.directory) / "utproxy.toml"
         self.control = str(pathlib.Path(lab.directory) / "control.sock")
         self.path.write_text(text)
-        self.process = lab.router.start(binary, "run", "--config", self.path, "--control", self.control, *options, name="utproxy")
+        argv = [*wrapper, binary, "run", "--config", self.path, "--control", self.control, *options]
+        self.process = lab.router.start(*argv, name="utproxy")
         wait_until(lambda: self.said("utproxy: ready") or not self.process.alive(), 20, "utproxy: ready")
         assert self.process.alive(), self.process.err()
 
