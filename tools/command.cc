@@ -10,6 +10,7 @@
 #include <ostream>
 
 #include "base/status.h"
+#include "daemon/json.h"
 #include "printable.h"
 
 namespace utproxy::tools {
@@ -77,10 +78,13 @@ void PrintCommandHelp(const CommandEntry& entry, const OptionTable& options, std
   PrintExample(out, entry.example);
 }
 
-// What the standard library throws, out of memory or out of threads, is an error like others.
+// What the standard library throws, out of memory or out of threads, is an error like others; and
+// so is what the JSON library throws, where a daemon's answer has not what it must.
 absl::StatusOr<int> RunGuarded(Command& command, absl::string_view name, Environment& env) {
   try {
     return command.Run(env);
+  } catch (const Json::exception& e) {
+    return absl::DataLossError(absl::StrCat(name, ": malformed answer: ", e.what()));
   } catch (const std::exception& e) {
     return absl::ResourceExhaustedError(absl::StrCat(name, ": out of resources: ", e.what()));
   }

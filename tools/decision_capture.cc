@@ -35,7 +35,7 @@ std::string PrefixOf(const Json& json, absl::Span<const uint8_t> bytes, uint32_t
   ParsePacket(bytes, true_length, &packet);
   const bool decided = json.value("reason", "") != ReasonName(Reason::kHeaderTruncated);
   if (decided && packet.outcome == ParseOutcome::kHeaderTruncated) {
-    prefix["packet"] = json["packet"];
+    prefix["packet"] = json.at("packet");
   }
   return absl::StrCat("utproxy ", JsonLine(prefix));
 }
@@ -58,28 +58,28 @@ std::string DecisionCapture::Packet(const Json& json) {
   // A comment is for reading; replay makes the steps again.
   decision.erase("raw");
   decision.erase("steps");
-  const Json& packet = json["packet"];
+  const Json& packet = json.at("packet");
   const std::string bytes = absl::HexStringToBytes(raw.value("bytes", ""));
   const uint32_t true_length = NumberAt(raw, "length");
   const absl::Span<const uint8_t> payload(reinterpret_cast<const uint8_t*>(bytes.data()),
                                           bytes.size());
   const std::string prefix = PrefixOf(json, payload, true_length);
-  const std::vector<uint8_t> frame =
-      WriteNflog({.family = static_cast<uint8_t>(packet["family"] == "ipv6" ? AF_INET6 : AF_INET),
-                  .group = static_cast<uint16_t>(NumberAt(json, "queue")),
-                  .mark = MarkOf(packet["mark"]),
-                  .indev = NumberAt(raw, "iif"),
-                  .arrived_ns = 0,
-                  .sequence = std::nullopt,
-                  .prefix = prefix,
-                  .payload = payload});
+  const std::vector<uint8_t> frame = WriteNflog(
+      {.family = static_cast<uint8_t>(packet.at("family") == "ipv6" ? AF_INET6 : AF_INET),
+       .group = static_cast<uint16_t>(NumberAt(json, "queue")),
+       .mark = MarkOf(packet.at("mark")),
+       .indev = NumberAt(raw, "iif"),
+       .arrived_ns = 0,
+       .sequence = std::nullopt,
+       .prefix = prefix,
+       .payload = payload});
   absl::Time time = absl::UnixEpoch();
   std::string error;
   (void)absl::ParseTime(absl::RFC3339_full, json.value("time", ""), &time, &error);
   return writer_.Packet({.time_ns = absl::ToUnixNanos(time),
                          .bytes = frame,
                          .true_length = static_cast<uint32_t>(frame.size()),
-                         .interface = packet["iif"].get_ref<const std::string&>(),
+                         .interface = packet.at("iif").get_ref<const std::string&>(),
                          .queue = static_cast<uint16_t>(NumberAt(json, "queue")),
                          .comment = JsonLine(decision)});
 }

@@ -30,34 +30,35 @@ Color StepColor(const std::string& result) {
 }
 
 std::string VerdictLine(const Json& json, bool color) {
-  const bool accept = json["verdict"] == "accept";
-  const Json& p = json["packet"];
-  const bool v6 = p["family"] == "ipv6";
+  const bool accept = json.at("verdict") == "accept";
+  const Json& p = json.at("packet");
+  const bool v6 = p.at("family") == "ipv6";
   const auto end = [&](const char* address, const char* port) {
-    const std::string text = p[address].get<std::string>();
-    return absl::StrCat(v6 ? "[" : "", text, v6 ? "]:" : ":", p[port].get<int>());
+    const std::string text = p.at(address).get<std::string>();
+    return absl::StrCat(v6 ? "[" : "", text, v6 ? "]:" : ":", p.at(port).get<int>());
   };
   return absl::StrCat(Paint(accept ? "accept" : "drop", accept ? Color::kGood : Color::kBad, color),
-                      " ", json["reason"].get<std::string>(), "  ", p["proto"].get<std::string>(),
-                      " ", end("src", "sport"), " > ", end("dst", "dport"), "  mark ",
-                      p["mark"].get<std::string>(), " > ", json["mark"].get<std::string>());
+                      " ", json.at("reason").get<std::string>(), "  ",
+                      p.at("proto").get<std::string>(), " ", end("src", "sport"), " > ",
+                      end("dst", "dport"), "  mark ", p.at("mark").get<std::string>(), " > ",
+                      json.at("mark").get<std::string>());
 }
 
 std::string ProcessText(const Json& json) {
   if (!json.contains("comm")) return "";
   std::string text =
-      absl::StrCat("  ", json["comm"].get<std::string>(), "[", json["pid"].get<int>(), "]");
+      absl::StrCat("  ", json.at("comm").get<std::string>(), "[", json.at("pid").get<int>(), "]");
   if (json.contains("cgroup")) {
-    absl::StrAppend(&text, " in ", json["cgroup"].get<std::string>());
+    absl::StrAppend(&text, " in ", json.at("cgroup").get<std::string>());
   }
   return text;
 }
 
 std::string SocketLine(const Json& socket) {
   if (socket.is_null()) return "";
-  std::string line = absl::StrCat("  socket  ", socket["state"].get<std::string>(), " ",
-                                  socket["local"].get<std::string>(), "  cookie ",
-                                  socket["cookie"].get<uint64_t>());
+  std::string line = absl::StrCat("  socket  ", socket.at("state").get<std::string>(), " ",
+                                  socket.at("local").get<std::string>(), "  cookie ",
+                                  socket.at("cookie").get<uint64_t>());
   absl::StrAppend(&line, ProcessText(socket));
   return absl::StrCat(line, "\n");
 }
@@ -65,12 +66,12 @@ std::string SocketLine(const Json& socket) {
 std::string PortsText(const Json& ports, size_t width, bool color) {
   std::string text;
   for (const Json& p : ports) {
-    const bool chosen = p["chosen"].get<bool>();
+    const bool chosen = p.at("chosen").get<bool>();
     absl::StrAppend(&text, "      ", chosen ? "* " : "  ",
-                    Paint(absl::StrCat("port ", p["port"].get<int>()),
+                    Paint(absl::StrCat("port ", p.at("port").get<int>()),
                           chosen ? Color::kGood : Color::kNone, color),
-                    p["backup"].get<bool>() ? ", backup" : "", "\n",
-                    Wrap(p["why"].get<std::string>(), width, 10));
+                    p.at("backup").get<bool>() ? ", backup" : "", "\n",
+                    Wrap(p.at("why").get<std::string>(), width, 10));
   }
   return text;
 }
@@ -78,13 +79,13 @@ std::string PortsText(const Json& ports, size_t width, bool color) {
 std::string CandidatesText(const Json& candidates, size_t width, bool color) {
   std::string text;
   for (const Json& c : candidates) {
-    const bool chosen = c["chosen"].get<bool>();
+    const bool chosen = c.at("chosen").get<bool>();
     absl::StrAppend(
         &text, "      ", chosen ? "* " : "  ",
-        Paint(c["local"].get<std::string>(), chosen ? Color::kGood : Color::kNone, color),
-        "  score ", c["score"].get<int>(), ", ",
-        c["transparent"].get<bool>() ? "transparent" : "not transparent", ProcessText(c), "\n",
-        Wrap(c["why"].get<std::string>(), width, 10));
+        Paint(c.at("local").get<std::string>(), chosen ? Color::kGood : Color::kNone, color),
+        "  score ", c.at("score").get<int>(), ", ",
+        c.at("transparent").get<bool>() ? "transparent" : "not transparent", ProcessText(c), "\n",
+        Wrap(c.at("why").get<std::string>(), width, 10));
   }
   return text;
 }
@@ -93,27 +94,27 @@ std::string CandidatesText(const Json& candidates, size_t width, bool color) {
 
 std::string ExplainText(const Json& raw, size_t width, bool color) {
   const Json json = PrintableStrings(raw);
-  std::string text = absl::StrCat(VerdictLine(json, color), "\n", SocketLine(json["socket"]));
-  for (const Json& step : json["steps"]) {
-    const std::string result = step["result"].get<std::string>();
-    absl::StrAppend(&text, "  ", Paint(step["step"].get<std::string>(), Color::kHeading, color),
+  std::string text = absl::StrCat(VerdictLine(json, color), "\n", SocketLine(json.at("socket")));
+  for (const Json& step : json.at("steps")) {
+    const std::string result = step.at("result").get<std::string>();
+    absl::StrAppend(&text, "  ", Paint(step.at("step").get<std::string>(), Color::kHeading, color),
                     ": ", Paint(result, StepColor(result), color), "\n",
-                    Wrap(step["why"].get<std::string>(), width, 6));
-    if (step.contains("ports")) absl::StrAppend(&text, PortsText(step["ports"], width, color));
+                    Wrap(step.at("why").get<std::string>(), width, 6));
+    if (step.contains("ports")) absl::StrAppend(&text, PortsText(step.at("ports"), width, color));
     if (step.contains("candidates")) {
-      absl::StrAppend(&text, CandidatesText(step["candidates"], width, color));
+      absl::StrAppend(&text, CandidatesText(step.at("candidates"), width, color));
     }
   }
   if (json.contains("kernel")) {
-    for (const auto& [name, what] : json["kernel"].items()) {
+    for (const auto& [name, what] : json.at("kernel").items()) {
       absl::StrAppend(&text,
                       Wrap(absl::StrCat(name, ": ", what.get<std::string>(), "."), width, 2));
     }
   }
-  if (json.contains("differs") && !json["differs"].empty()) {
-    absl::StrAppend(
-        &text, Wrap(absl::StrCat("the mirror and the kernel differ: ", JsonLine(json["differs"])),
-                    width, 2));
+  if (json.contains("differs") && !json.at("differs").empty()) {
+    absl::StrAppend(&text, Wrap(absl::StrCat("the mirror and the kernel differ: ",
+                                             JsonLine(json.at("differs"))),
+                                width, 2));
   }
   return text;
 }

@@ -7,6 +7,7 @@
 
 #include "daemon/explain_context.h"
 #include "daemon/explainer.h"
+#include "daemon/json_line.h"
 #include "daemon/trace_json.h"
 #include "decide/explain.h"
 #include "utproxy/parse.h"
@@ -17,8 +18,7 @@ namespace {
 // What `trace --write` put into NFLOG's prefix; an empty object where it is another's.
 Json PrefixOf(absl::string_view text) {
   if (!absl::ConsumePrefix(&text, "utproxy ")) return Json::object();
-  const auto shallow = [](int depth, Json::parse_event_t, Json&) { return depth <= 3; };
-  Json json = Json::parse(text.begin(), text.end(), shallow, /*allow_exceptions=*/false);
+  Json json = ParseLine(text);
   return json.is_object() ? json : Json::object();
 }
 

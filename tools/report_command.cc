@@ -167,12 +167,12 @@ class ReportCommand : public Command {
   }
 
   Json Masked(Json decision) {
-    Json raw = decision["raw"];
+    Json raw = decision.at("raw");
     decision.erase("raw");
-    const std::string text = absl::HexStringToBytes(raw["bytes"].get<std::string>());
+    const std::string text = absl::HexStringToBytes(raw.at("bytes").get<std::string>());
     std::vector<uint8_t> bytes(text.begin(), text.end());
-    MaskPacket(raw["length"].get<uint32_t>(), &anonymizer_, &bytes);
-    raw["bytes"] =
+    MaskPacket(raw.at("length").get<uint32_t>(), &anonymizer_, &bytes);
+    raw.at("bytes") =
         absl::BytesToHexString({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
     decision = Json::parse(anonymizer_.Mask(JsonLine(decision)));
     decision["raw"] = std::move(raw);

@@ -62,13 +62,13 @@ class SocketsCommand : public Command {
 
  private:
   static void AddRow(const Json& s, TextTable* table) {
-    const auto text = [&](const char* key) { return s[key].get<std::string>(); };
+    const auto text = [&](const char* key) { return s.at(key).get<std::string>(); };
     std::string process;
     if (s.contains("comm")) {
-      process = text("comm") + "[" + std::to_string(s["pid"].get<int>()) + "]";
+      process = text("comm") + "[" + std::to_string(s.at("pid").get<int>()) + "]";
     }
     table->Add({text("proto"), text("state"), text("local"), text("peer"), text("iif"),
-                TransparentText(s["transparent"]), text("so_mark"), process});
+                TransparentText(s.at("transparent")), text("so_mark"), process});
   }
 
   static absl::Status Exact(bool with_interfaces, const std::function<void(const Json&)>& take) {

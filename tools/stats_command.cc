@@ -54,13 +54,14 @@ std::string PortTable(const Json& targets, bool color) {
   bool any = false;
   for (const auto& [name, target] : targets.items()) {
     if (!target.contains("on_ports")) continue;
-    for (const Json& port : target["on_ports"]) {
+    for (const Json& port : target.at("on_ports")) {
       std::string listeners;
-      for (const Json& what : port["listens"]) {
+      for (const Json& what : port.at("listens")) {
         absl::StrAppend(&listeners, listeners.empty() ? "" : ", ", what.get<std::string>());
       }
-      table.Add({name, absl::StrCat(port["port"].dump(), port["backup"] == true ? " (backup)" : ""),
-                 port["packets"].dump(), listeners.empty() ? "none" : listeners});
+      table.Add({name,
+                 absl::StrCat(port.at("port").dump(), port.at("backup") == true ? " (backup)" : ""),
+                 port.at("packets").dump(), listeners.empty() ? "none" : listeners});
       any = true;
     }
   }
@@ -72,37 +73,37 @@ std::string TargetTable(const Json& targets, bool color) {
   if (targets.size() < 2) return "";
   TextTable table({"target", "packets", "accepted", "dropped", "reasons"}, {1, 2, 3});
   for (const auto& [name, target] : targets.items()) {
-    table.Add({name, target["packets"].dump(), target["verdicts"]["accept"].dump(),
-               target["verdicts"]["drop"].dump(), ReasonsText(target["reasons"])});
+    table.Add({name, target.at("packets").dump(), target.at("verdicts").at("accept").dump(),
+               target.at("verdicts").at("drop").dump(), ReasonsText(target.at("reasons"))});
   }
   return table.ToString(color);
 }
 
 std::string ToText(const Json& stats, double packets_per_second, bool color) {
   std::string text;
-  Json totals = {{"uptime_s", stats["uptime_s"]},
-                 {"packets", stats["packets"]},
-                 {"bytes", stats["bytes"]},
-                 {"accepted", stats["verdicts"]["accept"]},
-                 {"dropped", stats["verdicts"]["drop"]}};
+  Json totals = {{"uptime_s", stats.at("uptime_s")},
+                 {"packets", stats.at("packets")},
+                 {"bytes", stats.at("bytes")},
+                 {"accepted", stats.at("verdicts").at("accept")},
+                 {"dropped", stats.at("verdicts").at("drop")}};
   if (packets_per_second >= 0) {
     totals["packets_per_second"] = static_cast<uint64_t>(packets_per_second);
   }
   absl::StrAppend(&text, Section("packets", totals, false, color));
-  absl::StrAppend(&text, Section("reasons", stats["reasons"], true, color));
-  const std::string losses = Section("losses", stats["losses"], true, color);
+  absl::StrAppend(&text, Section("reasons", stats.at("reasons"), true, color));
+  const std::string losses = Section("losses", stats.at("losses"), true, color);
   absl::StrAppend(&text, losses.empty() ? "losses  none\n" : losses);
-  absl::StrAppend(&text, Section("decided by", stats["decided_by"], false, color));
-  absl::StrAppend(&text, Section("decide_ns", stats["decide_ns"], false, color));
-  absl::StrAppend(&text, Section("mirror", stats["mirror"], true, color));
-  absl::StrAppend(&text, Section("steering", stats["steering"], true, color));
+  absl::StrAppend(&text, Section("decided by", stats.at("decided_by"), false, color));
+  absl::StrAppend(&text, Section("decide_ns", stats.at("decide_ns"), false, color));
+  absl::StrAppend(&text, Section("mirror", stats.at("mirror"), true, color));
+  absl::StrAppend(&text, Section("steering", stats.at("steering"), true, color));
   if (stats.contains("fast_path")) {
-    absl::StrAppend(&text,
-                    Section("fast path (in none of the above)", stats["fast_path"], false, color));
+    absl::StrAppend(
+        &text, Section("fast path (in none of the above)", stats.at("fast_path"), false, color));
   }
-  absl::StrAppend(&text, TargetTable(stats["targets"], color));
-  absl::StrAppend(&text, PortTable(stats["targets"], color));
-  absl::StrAppend(&text, QueueTable(stats["queues"], color));
+  absl::StrAppend(&text, TargetTable(stats.at("targets"), color));
+  absl::StrAppend(&text, PortTable(stats.at("targets"), color));
+  absl::StrAppend(&text, QueueTable(stats.at("queues"), color));
   return text;
 }
 
@@ -122,7 +123,7 @@ class StatsCommand : public Command {
     double before = -1;
     while (true) {
       ASSIGN_OR_RETURN(const Json stats, Ask());
-      const double packets = stats["packets"].get<double>();
+      const double packets = stats.at("packets").get<double>();
       const double rate = before < 0 ? -1 : packets - before;
       before = packets;
       if (watch_ && !json_ && env.out_is_terminal) env.out << "\x1b[H\x1b[2J";

@@ -167,13 +167,14 @@ class TraceCommand : public Command {
   // False where no more is wanted.
   bool Take(const Json& json) {
     if (json.contains("lost")) {
-      output_->Lost(json["lost"].get<uint64_t>(), json["lost_total"].get<uint64_t>());
+      output_->Lost(json.at("lost").get<uint64_t>(), json.at("lost_total").get<uint64_t>());
       return true;
     }
     const bool decided = json.contains("verdict");
     if (!decided && !json.contains("packet")) return true;
     if (!output_->Take(json)) return false;
-    return !decided || until_.empty() || (json["verdict"] != until_ && json["reason"] != until_);
+    return !decided || until_.empty() ||
+           (json.at("verdict") != until_ && json.at("reason") != until_);
   }
 
   std::vector<std::string> filter_words_;

@@ -19,8 +19,9 @@ std::string TextAt(const Json& json, const char* key) {
 
 std::string EndOf(const Json& packet, const char* address, const char* port) {
   const std::string text = TextAt(packet, address);
-  if (TextAt(packet, "family") == "ipv6") return absl::StrCat("[", text, "]:", packet[port].dump());
-  return absl::StrCat(text, ":", packet[port].dump());
+  if (TextAt(packet, "family") == "ipv6")
+    return absl::StrCat("[", text, "]:", packet.at(port).dump());
+  return absl::StrCat(text, ":", packet.at(port).dump());
 }
 
 std::string TimeOfDay(const std::string& rfc3339, bool wide, absl::TimeZone zone) {
@@ -31,11 +32,11 @@ std::string TimeOfDay(const std::string& rfc3339, bool wide, absl::TimeZone zone
 }
 
 std::string SocketText(const Json& json) {
-  const Json& socket = json["socket"];
+  const Json& socket = json.at("socket");
   if (!socket.is_object()) return "-";
   std::string text = TextAt(socket, "local");
   if (socket.contains("comm")) {
-    absl::StrAppend(&text, " ", TextAt(socket, "comm"), "[", socket["pid"].dump(), "]");
+    absl::StrAppend(&text, " ", TextAt(socket, "comm"), "[", socket.at("pid").dump(), "]");
   }
   return text;
 }
@@ -62,7 +63,7 @@ std::string TraceText::Cell(size_t column, const std::string& text) {
 }
 
 std::string TraceText::Line(const Json& json) {
-  const Json& packet = json["packet"];
+  const Json& packet = json.at("packet");
   const bool failed = json.contains("error");
   const std::string verdict = failed ? "?" : TextAt(json, "verdict");
   const Color color = verdict == "accept" ? Color::kGood : Color::kBad;

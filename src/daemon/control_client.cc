@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/status.h"
 #include "daemon/control_socket.h"
+#include "daemon/json_line.h"
 #include "daemon/owner_filler.h"
 
 namespace utproxy {
@@ -69,7 +70,7 @@ absl::StatusOr<Json> Asker::Next(int64_t patience_ns) {
       ReadLine(fd_.get(), -1, kMaxAnswerLine, deadline_ns, &rest_);
   if (!line && MonotonicNs() >= deadline_ns) return NoAnswer(what_, patience_ns);
   if (!line) return absl::DataLossError(absl::StrCat(what_, ": the answer was cut short"));
-  Json answer = Json::parse(*line, nullptr, /*allow_exceptions=*/false);
+  Json answer = ParseLine(*line);
   if (!answer.is_object()) return absl::DataLossError(absl::StrCat(what_, ": malformed answer"));
   if (answer.contains("error") && answer["error"].is_string()) {
     return absl::FailedPreconditionError(

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "daemon/control_socket.h"
+#include "daemon/json_line.h"
 
 namespace utproxy {
 namespace {
@@ -262,7 +263,7 @@ void ControlServer::ServeClient(int fd, bool trusted) {
     (void)write(ErrorObject("request: one line of at most 4096 bytes is expected"));
     return;
   }
-  const Json request = Json::parse(*line, nullptr, /*allow_exceptions=*/false);
+  const Json request = ParseLine(*line);
   if (!request.is_object() || !request.contains("command") || !request["command"].is_string()) {
     (void)write(ErrorObject("request: not a JSON object with a \"command\""));
     return;

@@ -7,19 +7,13 @@
 #include <utility>
 
 #include "base/status.h"
+#include "daemon/json_line.h"
 
 namespace utproxy {
 namespace {
 
 // An object has some hundred bytes; a line that is longer is none.
 constexpr size_t kMaxLine = size_t{1} << 16;
-
-// Nested as deep as these are written, and no deeper: a hostile file must not exhaust the stack.
-bool TooDeep(int depth, Json::parse_event_t, Json&) { return depth <= 3; }
-
-Json ParseLine(const std::string& line) {
-  return Json::parse(line, TooDeep, /*allow_exceptions=*/false);
-}
 
 }  // namespace
 

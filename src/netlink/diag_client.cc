@@ -76,9 +76,7 @@ size_t DiagClient::TakeReplies(absl::Span<const char> datagram, size_t first, si
     ExactReply& reply = replies_[first + index];
     ++answered;
     if (message->nlmsg_type == NLMSG_ERROR) {
-      if (mnl_nlmsg_get_payload_len(message) < sizeof(int)) continue;
-      const int error = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(message))->error;
-      reply.answered = error == ENOENT;
+      reply.answered = ErrorOf(*message) == ENOENT;
       continue;
     }
     const auto proto = static_cast<Proto>(pending_[first + index].body.sdiag_protocol);

@@ -6,7 +6,10 @@
 #include <linux/netlink.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
+#include <cstring>
+#include <optional>
 
 namespace utproxy {
 
@@ -22,6 +25,15 @@ inline const nlmsghdr* TakeMessage(absl::Span<const char>* bytes) {
   }
   bytes->remove_prefix(std::min<size_t>(NLMSG_ALIGN(message->nlmsg_len), bytes->size()));
   return message;
+}
+
+// The errno value of an NLMSG_ERROR, 0 of an acknowledgement; nullopt where the message is too
+// short for one. Numbers that the kernel has no errors for (MAX_ERRNO) are EPROTO.
+inline std::optional<int> ErrorOf(const nlmsghdr& message) {
+  nlmsgerr error;
+  if (message.nlmsg_len < NLMSG_HDRLEN + sizeof error) return std::nullopt;
+  std::memcpy(&error, reinterpret_cast<const char*>(&message) + NLMSG_HDRLEN, sizeof error);
+  return error.error <= 0 && error.error >= -4095 ? -error.error : EPROTO;
 }
 
 }  // namespace utproxy

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <memory>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -129,12 +130,9 @@ absl::Status NetlinkSocket::Transact(nlmsghdr* request, absl::string_view what, 
       }
       if (nlh->nlmsg_type == NLMSG_DONE) return absl::OkStatus();
       if (nlh->nlmsg_type == NLMSG_ERROR) {
-        if (mnl_nlmsg_get_payload_len(nlh) < sizeof(nlmsgerr)) {
-          return absl::InternalError(absl::StrCat(what, ": malformed netlink error"));
-        }
-        const auto* error = static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(nlh));
-        if (error->error == 0) return absl::OkStatus();
-        return ErrnoStatus(-error->error, what);
+        const std::optional<int> error = ErrorOf(*nlh);
+        if (!error) return absl::InternalError(absl::StrCat(what, ": malformed netlink error"));
+        return *error == 0 ? absl::OkStatus() : ErrnoStatus(*error, what);
       }
       handler(*nlh);
       if (!multi) return absl::OkStatus();

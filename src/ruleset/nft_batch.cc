@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <memory>
+#include <optional>
 
 #include "base/status.h"
 #include "netlink/messages.h"
@@ -37,10 +38,9 @@ class ErrorReader {
 
   // True when the answer is complete.
   bool Take(const nlmsghdr& nlh) {
-    if (nlh.nlmsg_type != NLMSG_ERROR || mnl_nlmsg_get_payload_len(&nlh) < sizeof(nlmsgerr)) {
-      return false;
-    }
-    const int error = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(&nlh))->error;
+    const std::optional<int> answer = ErrorOf(nlh);
+    if (nlh.nlmsg_type != NLMSG_ERROR || !answer) return false;
+    const int error = *answer;
     const uint32_t index = nlh.nlmsg_seq - first_;
     if (index == 0 && error != 0) batch_error_ = error;
     if (index == 0 || index > errors_.size()) return index == 0 && error == EPERM;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // libFuzzer target: a capture file, from memory. libpcap reads the file, this project what is in
-// it.
+// it, and decides it again.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
 
+#include "daemon/snapshot.h"
+#include "replay.h"
 #include "trace/capture_reader.h"
 #include "utproxy/parse.h"
 
@@ -18,6 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (file == nullptr) return 0;
   absl::StatusOr<CaptureReader> reader = CaptureReader::Open(file, "fuzz");
   if (!reader.ok()) return 0;
+  tools::Replay replay(HostSnapshot(), Policy(), "lan0");
   CapturedPacket captured;
   for (int i = 0; i < 1000; ++i) {
     const absl::StatusOr<bool> more = reader->Next(&captured);
@@ -29,6 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Packet packet;
     ParsePacket(captured.bytes, captured.true_length, &packet);
     if (sum == 0 && packet.dport == 1) std::abort();
+    if (JsonLine(replay.Decide(captured, true)).empty()) std::abort();
   }
   return 0;
 }

@@ -89,6 +89,22 @@ TEST(ReadDiagMessage, RefusesWhatIsShortOrForeign) {
   EXPECT_FALSE(ReadDiagMessage(only_bound.header(), Proto::kTcp));
 }
 
+TEST(ErrorOf, IsAnErrnoValueWhateverTheMessageSays) {
+  struct {
+    nlmsghdr header{.nlmsg_len = sizeof(nlmsghdr) + sizeof(nlmsgerr), .nlmsg_type = NLMSG_ERROR};
+    nlmsgerr body{};
+  } message;
+  EXPECT_EQ(ErrorOf(message.header), 0);
+  message.body.error = -ENOENT;
+  EXPECT_EQ(ErrorOf(message.header), ENOENT);
+  for (const int none : {INT32_MIN, -4096, 1, INT32_MAX}) {
+    message.body.error = none;
+    EXPECT_EQ(ErrorOf(message.header), EPROTO) << none;
+  }
+  --message.header.nlmsg_len;
+  EXPECT_EQ(ErrorOf(message.header), std::nullopt);
+}
+
 TEST(TakeMessage, TakesWholeMessagesOnly) {
   alignas(nlmsghdr) char bytes[2 * sizeof(nlmsghdr) + 4]{};
   auto* first = reinterpret_cast<nlmsghdr*>(bytes);
