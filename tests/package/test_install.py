@@ -9,12 +9,20 @@ from installing import ROOT, run
 
 def test_everything_is_there(installed):
     expected = ["sbin/utproxy", "include/utproxy/decide.h", "share/man/man8/utproxy.8", "share/man/man5/utproxy.toml.5",
+                "share/man/man7/utproxy-guides.7",
                 "share/bash-completion/completions/utproxy", "share/zsh/site-functions/_utproxy",
                 "share/fish/vendor_completions.d/utproxy.fish", "share/utproxy/grafana/utproxy.json"]
     missing = [name for name in expected if not (installed.prefix / name).is_file()]
     assert not missing
     for name in ("utproxy.toml", "utproxy.service", "libutproxy.pc", "libutproxy.a"):
         assert len(list(installed.root.glob(f"**/{name}"))) == 1, name
+
+
+def test_examples_are_there(installed):
+    """All that a guide could name: each configuration but the service's own, which is where the service reads it."""
+    there = {path.name: path.read_bytes() for path in (installed.prefix / "share/doc/utproxy/examples").iterdir()}
+    assert there == {path.name: path.read_bytes() for path in (ROOT / "tools/examples").iterdir()
+                     if path.name not in ("decide.cc", "utproxy.toml")}
 
 
 def test_program_runs_and_accepts_the_installed_configuration(installed):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from installing import run
+from installing import ROOT, run
 
 
 def commands(program):
@@ -38,7 +38,7 @@ def test_each_command_has_its_page(installed):
 
 def test_no_warnings(installed, plain_environment):
     pages = sorted(installed.prefix.glob("share/man/man*/*"))
-    assert len(pages) >= 12
+    assert len(pages) >= 13
     for page in pages:
         text, warnings = rendered(page, plain_environment)
         assert warnings == "", page.name
@@ -71,3 +71,13 @@ def test_configuration_page_example_is_accepted(installed, plain_environment, tm
     file.write_text(re.sub(r"^ +", "", example, flags=re.MULTILINE))
     assert "[[target]]" in file.read_text()
     run([installed.program, "run", "--check", "--config", file])
+
+
+def test_commands_of_guides_can_be_copied(installed, plain_environment):
+    """Nothing that is typed has become a typographer's dash or quote, or ends in another line."""
+    source = (ROOT / "tools/man/utproxy-guides.7.scd").read_text()
+    page, _ = rendered(installed.prefix / "share/man/man7/utproxy-guides.7", plain_environment)
+    shown = {line.strip() for line in page.splitlines()}
+    typed = [line for block in re.findall(r"^```\n(.*?)^```$", source, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    assert len(typed) > 50
+    assert [line for line in typed if line.strip() not in shown] == []

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The guides, typed as they are printed."""
+import os
+import pathlib
+import sys
+
+import pytest
+
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+for room in ("system", "proxies"):
+    sys.path.insert(0, str(TESTS / room))
+from place import Place  # noqa: E402
+from stock import Nginx, Unbound  # noqa: E402
+from place import NAMES  # noqa: E402
+
+# What knows example.org for the whole world, and what the router's own Unbound is told on top of the guides: to ask it, and not
+# to look for signatures that it does not have.
+WORLD = """
+server:
+    interface: 9.9.9.9
+    access-control: 0.0.0.0/0 allow
+"""
+UPSTREAM = """
+server:
+    module-config: "iterator"
+forward-zone:
+    name: "."
+    forward-addr: 9.9.9.9
+"""
+
+
+@pytest.fixture
+def place(utproxy):
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    made = Place(utproxy)
+    try:
+        made.names = Unbound(made.internet, WORLD, data=NAMES).start()
+        made.web = Nginx(made.internet, (80,))
+        (made.web.root / "index.html").write_text("hello\n")
+        made.web.start()
+        made.write("/etc/unbound/unbound.conf.d/zz-test.conf", UPSTREAM)
+        yield made
+    finally:
+        made.close()
