@@ -107,7 +107,6 @@ absl::Status Steering::TakeOver() {
   const int64_t now_ns = MonotonicCoarseNs();
   RETURN_IF_ERROR(map_.ReadAll([&](const FlowKey& flow, uint64_t cookie) {
     index_.Adopt({.flow = flow, .cookie = cookie}, now_ns);
-    if (IsWholeDestination(flow)) whole_destinations_.store(true, std::memory_order_relaxed);
   }));
   return program_.Replace();
 }
