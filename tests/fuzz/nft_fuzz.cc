@@ -54,18 +54,33 @@ extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }  //
 namespace utproxy {
 namespace {
 
-// libnftnl takes it for granted that each of a rule's expressions has a name.
+bool Named(const nlattr& expression) {
+  bool named = false;
+  ForEachNested(expression, [&](const nlattr& part) {
+    named |= mnl_attr_get_type(&part) == NFTA_EXPR_NAME &&
+             mnl_attr_validate(&part, MNL_TYPE_NUL_STRING) >= 0;
+  });
+  return named;
+}
+
+bool AllNamed(const nlattr& expressions) {
+  bool all = true;
+  ForEachNested(expressions, [&](const nlattr& each) { all &= Named(each); });
+  return all;
+}
+
+// libnftnl takes it for granted that each expression of a rule and of a set's element has a name.
 bool AllNamed(const nlmsghdr& message) {
   bool all = true;
   ForEachAttribute(message, sizeof(nfgenmsg), [&](const nlattr& attr) {
-    if (mnl_attr_get_type(&attr) != NFTA_RULE_EXPRESSIONS) return;
+    const uint16_t type = mnl_attr_get_type(&attr);
+    if (type == NFTA_RULE_EXPRESSIONS) all &= AllNamed(attr);
+    if (type != NFTA_SET_ELEM_LIST_ELEMENTS) return;
     ForEachNested(attr, [&](const nlattr& element) {
-      bool named = false;
       ForEachNested(element, [&](const nlattr& part) {
-        named |= mnl_attr_get_type(&part) == NFTA_EXPR_NAME &&
-                 mnl_attr_validate(&part, MNL_TYPE_NUL_STRING) >= 0;
+        if (mnl_attr_get_type(&part) == NFTA_SET_ELEM_EXPR) all &= Named(part);
+        if (mnl_attr_get_type(&part) == NFTA_SET_ELEM_EXPRESSIONS) all &= AllNamed(part);
       });
-      all &= named;
     });
   });
   return all;
