@@ -93,7 +93,7 @@ def threads():
     d.box(690, 50, 250, 80, "worker, one a queue", "recvmmsg 64 → decide → ask", "→ flow entries →", "verdicts in one send", fill=OURS)
     d.arrow((280, 90), (370, 90), label="writes")
     d.arrow((690, 90), (600, 90), label="reads")
-    d.arrow((750, 130), (750, 160), (160, 160), (160, 130), label="feed: what the kernel answered, bounded", at=(465, 154))
+    d.arrow((750, 130), (750, 160), (160, 160), (160, 130), label="feed: what the kernel answered, bounded", at=(520, 154))
     d.box(40, 190, 240, 58, "utproxy-ifaces", "interfaces and their addresses", fill=OURS)
     d.box(370, 190, 230, 58, "interface snapshot", "replaced whole", fill=THEIRS)
     d.arrow((280, 219), (370, 219), label="writes", at=(312, 213))
@@ -104,7 +104,7 @@ def threads():
     d.arrow((860, 320), (860, 248), label="reads", at=(868, 290), anchor="start")
     d.box(40, 320, 240, 66, "main", "signals, reloads,", "idle flow entries, losses", fill=OURS)
     d.box(370, 320, 230, 66, "utproxy-fast", "with --fast-path: keeps", "the rules' sets", fill=OURS)
-    d.arrow((440, 320), (440, 290), (350, 290), (350, 112), (280, 112), label="what changed?", at=(396, 284), dashed=True)
+    d.arrow((440, 320), (440, 290), (350, 290), (350, 112), (280, 112), label="what changed?", at=(406, 284), dashed=True)
     d.frame(10, 420, 960, 40, "")
     for x, text in ((160, "sock_diag, rtnetlink"), (485, "nftables"), (815, "NFQUEUE, sk_lookup maps")):
         d.text(x, 445, text, anchor="middle")
