@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
+from lab import wait_until
 from printed import PAGE, README, ROOT, guides, indented_blocks
 from stock import need
 
 TEXT = README.read_text()
 BLOCKS = indented_blocks(TEXT)
-PROGRAMS = {"utproxy", "ip", "iptables", "nft", "sudo", "cd", "haproxy", "meson", "ninja", "tools/demo", "tools/check",
+PROGRAMS = {"utproxy", "ip", "iptables", "nft", "sudo", "cd", "haproxy", "systemctl", "meson", "ninja", "tools/demo", "tools/check",
             "tools/package"}
 NOT_RUN = {
     "tools/demo": "tests/system/test_demo.py runs it",
@@ -22,6 +23,10 @@ NOT_RUN = {
     "meson setup build --buildtype=release -Dtests=false -Dbenchmarks=false": "tests/package/installing.py sets up a build",
     "ninja -C build && sudo meson install -C build": "tests/package/test_install.py, into a directory of its own",
     "sudo systemctl enable --now utproxy": "no service manager is in a test's namespace",
+    "utproxy run --take-over ...          # beside the running one, with the same --control":
+        "the dots are the running one's words; tests/system/test_take_over.py does it",
+    "systemctl restart utproxy            # the same with the systemd unit, also after an upgrade":
+        "no service manager is in a test's namespace",
     "utproxy bench": "takes half a minute of all processors; tests/contract/test_bench.py runs it shortened",
 }
 SHOWN = {  # what is printed by something, by its first words
@@ -92,6 +97,8 @@ def test_block(place, router, block):
         need("haproxy")
     if not any("utproxy run " in line for line in block) and any(line.startswith("utproxy") for line in block):
         router.terminal(by_utproxy())
+        # The client's packets are there to be looked at.
+        wait_until(lambda: router.type("utproxy trace --last 1").stdout, 10, "a decision")
     for line in block:
         if line in NOT_RUN or not line.strip():
             continue
