@@ -82,6 +82,8 @@ def test_no_packet_is_lost_to_a_listener_that_has_just_gone(lab, make_engine, fa
         after = flows.send(listeners)
         assert {a: p for a, p in after.items() if before[a] != port} == {a: p for a, p in before.items() if p != port}
         assert port not in after.values()
+        # Else the one that has gone would be taken for the new one here, and be missed later.
+        wait_for_listeners(daemon, [other for other in PORTS if other != port], f"udp/{ipv(family)}")
         listeners.open(port)
         wait_for_listeners(daemon, PORTS, f"udp/{ipv(family)}")
 
