@@ -192,7 +192,7 @@ def test_check_changes_nothing(call, space, tmp_path):
 
 def test_readmes_example_is_right(call, tmp_path):
     readme = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
-    block = re.search(r"^(    # /etc/utproxy/utproxy\.toml\n.*?)^    utproxy run --check", readme, re.MULTILINE | re.DOTALL)[1]
+    block = re.search(r"^(    # /etc/utproxy/utproxy\.toml\n.*?)^\S", readme, re.MULTILINE | re.DOTALL)[1]
     path = tmp_path / "utproxy.toml"
     write(path, textwrap.dedent(block))
     done = call("run", "--check", "--config", str(path))

@@ -2,9 +2,13 @@
 """The guides, typed as they are printed."""
 import os
 import pathlib
+import signal
 import sys
 
 import pytest
+
+# The guides' programs are ended by Ctrl-C, which a job in a script's background ignores, and all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 for room in ("system", "proxies"):
