@@ -2,7 +2,6 @@
 // libFuzzer target: a daemon's answer, to the commands that ask one. The first byte chooses the
 // command; the rest is what the control socket has for it. Whatever that is, the command ends with
 // its status and says nothing but printable text.
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -75,12 +74,10 @@ int __wrap_connect(int fd, const sockaddr* address, socklen_t length) {
   return address->sa_family == AF_UNIX ? 0 : __real_connect(fd, address, length);
 }
 
-// Whose the sockets are is asked of /proc, at length; nobody's here.
-int openat(int, const char*, int, ...) {
-  errno = ENOENT;
-  return -1;
-}
-int openat64(int, const char*, int, ...) {
+// Whose the sockets are is asked of /proc, at length; nobody's here. In the place of libc's openat,
+// which the standard library's directory_iterator calls: <fcntl.h> makes that name openat64 here.
+int NoDirectory(int, const char*, int, ...) __asm__("openat");
+int NoDirectory(int, const char*, int, ...) {
   errno = ENOENT;
   return -1;
 }
