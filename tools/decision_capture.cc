@@ -49,7 +49,7 @@ uint32_t MarkOf(const Json& text) {
 }  // namespace
 
 std::string DecisionCapture::Header() {
-  return PcapngWriter::Header(absl::StrCat("utproxy ", UTPROXY_VERSION));
+  return writer_.Header(absl::StrCat("utproxy ", UTPROXY_VERSION));
 }
 
 std::string DecisionCapture::Packet(const Json& json) {

@@ -14,7 +14,7 @@ namespace utproxy::tools {
 class DecisionCapture {
  public:
   // The file's beginning; once.
-  static std::string Header();
+  std::string Header();
   // Of the object of one decision, with "raw" (TraceParts::raw).
   std::string Packet(const Json& json);
 

@@ -152,8 +152,8 @@ class ReportCommand : public Command {
 
   void AddDecisions(const std::vector<Json>& answers) {
     std::string lines;
-    std::string capture = DecisionCapture::Header();
     DecisionCapture frames;
+    std::string capture = frames.Header();
     for (Json decision : answers) {
       const bool captured = decision.contains("raw");
       if (captured && anonymize_) decision = Masked(std::move(decision));

@@ -73,7 +73,7 @@ class CaptureOutput : public TraceOutput {
   absl::Status Open() {
     if (path_ != "-") file_.open(path_, std::ios::binary | std::ios::trunc);
     if (!out_->good()) return ErrnoStatus(errno, absl::StrCat("write ", path_));
-    *out_ << DecisionCapture::Header() << std::flush;
+    *out_ << capture_.Header() << std::flush;
     return absl::OkStatus();
   }
 

@@ -61,8 +61,22 @@ std::string RuleText(const PolicyRule& rule) {
                                                      : "prohibit");
 }
 
+// The next priority before `rule` that no rule has; a new one would land behind those of the same.
+// 0 where there is none.
+uint32_t FreePriorityBefore(const SystemView& view, const PolicyRule& rule) {
+  const auto taken = [&](uint32_t priority) {
+    return std::any_of(view.rules.begin(), view.rules.end(), [&](const PolicyRule& other) {
+      return other.family == rule.family && other.priority == priority;
+    });
+  };
+  uint32_t priority = rule.priority;
+  while (priority > 0 && taken(priority)) --priority;
+  return priority;
+}
+
 // A rule that comes before the one that delivers takes the packets.
-Finding Overtaken(const Entry& entry, const PolicyRule& thief, const PolicyRule& ours) {
+Finding Overtaken(const SystemView& view, const Entry& entry, const PolicyRule& thief,
+                  const PolicyRule& ours) {
   Finding f = FindingAt(entry, thief.mark || thief.to_table ? "mark_overlap" : "not_delivered");
   const std::string mark = MarkMaskText(entry.target);
   if (thief.mark) {
@@ -83,8 +97,9 @@ Finding Overtaken(const Entry& entry, const PolicyRule& thief, const PolicyRule&
   }
   // One that refuses whatever there is takes the answers, too; and nothing comes before priority 0.
   const bool all = !thief.to_table && !thief.mark && !thief.from && !thief.to && thief.iif.empty();
-  f.fix = thief.priority > 0 && !all
-              ? AddRuleCommand(entry, ours.table, absl::StrCat(" priority ", thief.priority - 1))
+  const uint32_t priority = FreePriorityBefore(view, thief);
+  f.fix = priority > 0 && !all
+              ? AddRuleCommand(entry, ours.table, absl::StrCat(" priority ", priority))
               : absl::StrCat(IpTool(entry.family), " rule del priority ", thief.priority, " ",
                              RuleText(thief));
   return f;
@@ -161,7 +176,7 @@ void CheckMarkOverlap(const SystemView& view, Findings* findings) {
     const Delivery d = Inspect(view, entry);
     if (d.ours == nullptr) return;
     if (d.thief != nullptr && !d.delivered()) {
-      findings->push_back(Overtaken(entry, *d.thief, *d.ours));
+      findings->push_back(Overtaken(view, entry, *d.thief, *d.ours));
       return;
     }
     for (const PolicyRule& rule : view.rules) {

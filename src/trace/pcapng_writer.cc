@@ -61,7 +61,10 @@ std::string PcapngWriter::Header(absl::string_view program) {
   Put(int64_t{-1}, &body);  // the section's length: not known yet
   PutOption(kUserApplication, program, &body);
   PutOption(kEndOfOptions, "", &body);
-  return Block(kSectionHeader, body);
+  std::string out = Block(kSectionHeader, body);
+  // libpcap refuses a file without an interface, as one in which nothing was decided yet would be.
+  InterfaceNumber("", &out);
+  return out;
 }
 
 uint32_t PcapngWriter::InterfaceNumber(absl::string_view name, std::string* out) {

@@ -19,8 +19,8 @@ class PcapngWriter {
   // Longest comment in bytes; what is beyond it is cut off. An option's length has 16 bits.
   static constexpr size_t kMaxComment = 65535;
 
-  // The file's first block; once.
-  static std::string Header(absl::string_view program);
+  // The file's first blocks, with an interface that has no name; once, before any packet.
+  std::string Header(absl::string_view program);
 
   struct PacketBlock {
     int64_t time_ns = 0;              // CLOCK_REALTIME

@@ -144,6 +144,13 @@ TEST(Doctor, MarkOverlap) {
   Forward(&view, Family::kIpv4, 200);
   EXPECT_EQ(Ids(view), Set{"mark_overlap"});
   EXPECT_EQ(Diagnose(view)[0].fix, "ip rule add fwmark 0x1/0x1 lookup 100 priority 49");
+  // A new rule lands behind those of its priority.
+  PolicyRule neighbour = thief;
+  neighbour.priority = 49;
+  neighbour.mark = 0x100;
+  neighbour.mask = 0x100;
+  view.rules.insert(view.rules.begin(), neighbour);
+  EXPECT_EQ(Diagnose(view)[0].fix, "ip rule add fwmark 0x1/0x1 lookup 100 priority 48");
 }
 
 TEST(Doctor, Martians) {

@@ -49,7 +49,7 @@ Read ReadAll(std::string file) {
 
 std::string Pcapng(const std::vector<uint8_t>& payload) {
   PcapngWriter writer;
-  std::string file = PcapngWriter::Header("test");
+  std::string file = writer.Header("test");
   for (const char* interface : {"lan0", "wan0", "lan0", ""}) {
     const std::vector<uint8_t> frame = WriteNflog({.family = AF_INET,
                                                    .group = 3,
@@ -85,6 +85,13 @@ TEST(Capture, WhatIsWrittenIsRead) {
       EXPECT_EQ(read.prefixes[i], "who asks");
     }
   }
+}
+
+TEST(Capture, AFileOfNoPacketsIsOneToo) {
+  PcapngWriter writer;
+  const Read read = ReadAll(writer.Header("test"));
+  EXPECT_TRUE(read.status.ok()) << read.status;
+  EXPECT_TRUE(read.packets.empty());
 }
 
 template <typename T>
