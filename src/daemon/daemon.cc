@@ -34,9 +34,11 @@ absl::Status Daemon::Begin(Inheritance* inheritance) {
   // First, as other things fail without it too, with less to say about why.
   RETURN_IF_ERROR(NfQueue::CheckPrivilege());
   RETURN_IF_ERROR(OpenSockets(estate));
+  ASSIGN_OR_RETURN(EventFd changed, EventFd::Create());
+  changed_.emplace(std::move(changed));
   RETURN_IF_ERROR(StartSteering(estate));
   RETURN_IF_ERROR(GiveUp());
-  ASSIGN_OR_RETURN(mirror_, Mirror::Start({}));
+  ASSIGN_OR_RETURN(mirror_, Mirror::Start({.changed = &*changed_}));
   RETURN_IF_ERROR(GoOnFor(inheritance));
   RETURN_IF_ERROR(RunQueues());
   if (!ruleset_) RETURN_IF_ERROR(StartRules(estate));
@@ -98,6 +100,7 @@ absl::Status Daemon::StartSteering(Estate* estate) {
   if (!steering_inherited_) steering = Steering::Open({});
   if (!steering.ok()) return steering.status();
   steering_ = std::move(*steering);
+  steering_->SetGoneEarlyEvent(&*changed_);
   return absl::OkStatus();
 }
 
@@ -225,7 +228,7 @@ absl::Status Daemon::StartFastPath() {
   if (on_ports.empty()) return absl::OkStatus();
   NetlinkSocket* const owner = ruleset_ ? ruleset_->nft() : nullptr;
   ASSIGN_OR_RETURN(std::shared_ptr<FastPath> fast,
-                   FastPath::Start(mirror_.get(), steering_.get(), on_ports, owner));
+                   FastPath::Start(mirror_.get(), steering_.get(), &*changed_, on_ports, owner));
   const std::lock_guard lock(mutex_);
   fast_path_ = std::move(fast);
   return absl::OkStatus();

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/event_fd.h"
 #include "daemon/control_server.h"
 #include "daemon/estate.h"
 #include "daemon/explainer.h"
@@ -222,6 +223,7 @@ class Daemon {
 
   const DaemonOptions options_;
   int64_t started_ns_ = 0;
+  std::optional<EventFd> changed_;  // what the fast path goes by; before those that raise it
   std::unique_ptr<Steering> steering_;
   bool steering_inherited_ = false;  // and TakeOver() is to be called
   std::unique_ptr<Mirror> mirror_;

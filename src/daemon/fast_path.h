@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "base/fd.h"
+#include "base/event_fd.h"
 #include "engine/token_bucket.h"
 #include "mirror/mirror.h"
 #include "netlink/diag_client.h"
@@ -24,8 +24,7 @@ namespace utproxy {
 // Keeps what the fast path's rules (ruleset/plan.h) go by true, on a thread of its own:
 //
 // - The sets of TCP listeners that are bound to an address, when the mirror has seen one come, go
-// or
-//   change (10 ms).
+//   or change (10 ms; 50 where no packet was decided for a while).
 // - The sets of decided UDP flows, which the rules fill by themselves, are emptied when what the
 //   decisions rest on has changed: the UDP sockets at a listener's port (50 ms; an end: a few ms),
 //   an interface's address; a flow's entry for sk_lookup that went before its time; a connected
@@ -41,11 +40,13 @@ class FastPath {
   static constexpr int64_t kFlushesPerSecond = 2;
   static constexpr int64_t kFlushBurst = 16;
 
-  // `on_ports`: of the targets; 0 where it is the packet's. `nft`: the socket that owns the table,
-  // which nobody else may use while this is; null where it has no owner. All must outlive this;
-  // `steering` may be null. The sets of listeners are filled when this returns.
+  // `changed`: raised when what is looked at has changed. `on_ports`: of the targets; 0 where it is
+  // the packet's. `nft`: the socket that owns the table, which nobody else may use while this is;
+  // null where it has no owner. All must outlive this; `steering` may be null. The sets of
+  // listeners are filled when this returns.
   static absl::StatusOr<std::unique_ptr<FastPath>> Start(const Mirror* mirror,
                                                          const Steering* steering,
+                                                         const EventFd* changed,
                                                          std::vector<uint16_t> on_ports,
                                                          NetlinkSocket* nft);
   ~FastPath() { Stop(); }
@@ -55,17 +56,18 @@ class FastPath {
   FastPath& operator=(const FastPath&) = delete;
 
   // Any thread.
-  // Rises every 10 ms, while the thread goes on.
+  // Rises while the thread goes on, at least twice a second.
   uint64_t beats() const { return beats_.load(std::memory_order_relaxed); }
   uint64_t flushes() const { return flushes_.load(std::memory_order_relaxed); }
   // A change has been seen that the sets do not show yet.
   bool behind() const { return behind_.load(std::memory_order_relaxed); }
 
  private:
-  FastPath(const Mirror* mirror, const Steering* steering, std::vector<uint16_t> on_ports,
-           DiagClient client, UniqueFd stop)
+  FastPath(const Mirror* mirror, const Steering* steering, const EventFd* changed,
+           std::vector<uint16_t> on_ports, DiagClient client, EventFd stop)
       : mirror_(mirror),
         steering_(steering),
+        changed_(changed),
         on_ports_(std::move(on_ports)),
         client_(std::move(client)),
         stop_(std::move(stop)) {}
@@ -79,9 +81,10 @@ class FastPath {
 
   const Mirror* const mirror_;
   const Steering* const steering_;
+  const EventFd* const changed_;
   const std::vector<uint16_t> on_ports_;
   DiagClient client_;
-  UniqueFd stop_;
+  EventFd stop_;
   std::optional<NetlinkSocket> own_nft_;
   NetlinkSocket* nft_ = nullptr;
 

@@ -44,6 +44,7 @@ void Decider::Release(const Packet& packet) {
 }
 
 void Decider::DecideBatch(absl::Span<const QueuedPacket> packets, absl::Span<Decision> decisions) {
+  mirror_->NoteUse();
   RefreshInterfaces();
   Prefetch(packets);
   now_ns_ = MonotonicCoarseNs();

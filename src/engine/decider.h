@@ -72,7 +72,7 @@ bool NeedsSteering(const Packet& packet, const Decision& decision);
 // entry). Nothing but a mark then makes the host take in packets to it, the policy is the same for
 // all of them, and the entry goes five seconds after its last use. What can be wrong then:
 //
-// - A listener that is younger than the mirror's last dump (100 ms; UDP sockets 50 ms; later where
+// - A listener that is younger than the mirror's last dump (10 ms; UDP sockets 50 ms; later where
 //   they are many): a miss. A client's SYN comes again after a second. One that has closed is known
 //   within milliseconds; till then its packets are marked, and lead to nobody, or, where they need
 //   a flow entry, are dropped as steer_failed.

@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "mirror/feed.h"
 
-#include <sys/eventfd.h>
-
 #include <algorithm>
-#include <cerrno>
 
 #include "base/status.h"
 
 namespace utproxy {
 
 absl::StatusOr<std::unique_ptr<Feed>> Feed::Create(size_t capacity) {
-  UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!event.valid()) return ErrnoStatus(errno, "create eventfd");
+  ASSIGN_OR_RETURN(EventFd event, EventFd::Create());
   return std::unique_ptr<Feed>(new Feed(std::move(event), capacity));
 }
 
@@ -26,12 +22,11 @@ void Feed::Push(absl::Span<const Socket> sockets) {
     sockets_.insert(sockets_.end(), sockets.begin(), sockets.begin() + static_cast<long>(fits));
     dropped_ += sockets.size() - fits;
   }
-  if (was_empty) (void)::eventfd_write(event_.get(), 1);
+  if (was_empty) event_.Raise();
 }
 
 void Feed::Take(std::vector<Socket>* out) {
-  eventfd_t ignored = 0;
-  (void)::eventfd_read(event_.get(), &ignored);
+  event_.Clear();
   out->clear();
   const std::lock_guard lock(mutex_);
   out->swap(sockets_);

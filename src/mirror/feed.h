@@ -10,7 +10,7 @@
 #include <mutex>
 #include <vector>
 
-#include "base/fd.h"
+#include "base/event_fd.h"
 #include "utproxy/socket.h"
 
 namespace utproxy {
@@ -23,17 +23,19 @@ class Feed {
   static absl::StatusOr<std::unique_ptr<Feed>> Create(size_t capacity);
 
   void Push(absl::Span<const Socket> sockets);
+  // Makes fd() readable though there is nothing. Any thread.
+  void Wake() const { event_.Raise(); }
   // Empties the feed into `out`.
   void Take(std::vector<Socket>* out);
 
   // Readable while there is something to take.
-  int fd() const { return event_.get(); }
+  int fd() const { return event_.fd(); }
   uint64_t dropped() const;
 
  private:
-  Feed(UniqueFd event, size_t capacity) : event_(std::move(event)), capacity_(capacity) {}
+  Feed(EventFd event, size_t capacity) : event_(std::move(event)), capacity_(capacity) {}
 
-  UniqueFd event_;
+  EventFd event_;
   const size_t capacity_;
   mutable std::mutex mutex_;
   std::vector<Socket> sockets_;

@@ -3,7 +3,6 @@
 
 #include <linux/sock_diag.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -25,6 +24,8 @@ constexpr int kGatherMs = 1;
 constexpr int kRetryMs = 100;
 // Between walks of the table for connections that were reset by their own end, at the least.
 constexpr int64_t kNamelessNs = 2 * kNsPerMs;
+// Dumps of listeners that nobody used, before they become rare.
+constexpr int kRestAfterRounds = 10;
 constexpr size_t kVerifyTogether = 1024;
 constexpr std::array kFamilies = {Family::kIpv4, Family::kIpv6};
 
@@ -48,8 +49,7 @@ absl::StatusOr<std::unique_ptr<Mirror>> Mirror::Start(const Options& options) {
   ASSIGN_OR_RETURN(std::unique_ptr<Interfaces> interfaces, Interfaces::Open());
   ASSIGN_OR_RETURN(std::unique_ptr<Feed> feed, Feed::Create(kFeedCapacity));
   ASSIGN_OR_RETURN(DiagClient client, DiagClient::Open());
-  UniqueFd stop(::eventfd(0, EFD_CLOEXEC));
-  if (!stop.valid()) return ErrnoStatus(errno, "create eventfd");
+  ASSIGN_OR_RETURN(EventFd stop, EventFd::Create());
   auto mirror = std::unique_ptr<Mirror>(new Mirror(options, std::move(table), std::move(interfaces),
                                                    std::move(feed), std::move(events),
                                                    std::move(client), std::move(stop)));
@@ -61,7 +61,7 @@ absl::StatusOr<std::unique_ptr<Mirror>> Mirror::Start(const Options& options) {
 
 Mirror::Mirror(const Options& options, std::unique_ptr<SocketTable> table,
                std::unique_ptr<Interfaces> interfaces, std::unique_ptr<Feed> feed,
-               NetlinkSocket events, DiagClient client, UniqueFd stop)
+               NetlinkSocket events, DiagClient client, EventFd stop)
     : options_(options),
       table_(std::move(table)),
       interfaces_(std::move(interfaces)),
@@ -72,40 +72,51 @@ Mirror::Mirror(const Options& options, std::unique_ptr<SocketTable> table,
       writer_(table_.get(), &epochs_) {}
 
 Mirror::~Mirror() {
-  (void)::eventfd_write(stop_.get(), 1);
+  stop_.Raise();
   if (thread_.joinable()) thread_.join();
   if (interface_thread_.joinable()) interface_thread_.join();
 }
 
 void Mirror::FollowInterfaces() {
   ::prctl(PR_SET_NAME, "utproxy-ifaces");
-  std::array<pollfd, 2> fds{{{.fd = stop_.get(), .events = POLLIN, .revents = 0},
+  std::array<pollfd, 2> fds{{{.fd = stop_.fd(), .events = POLLIN, .revents = 0},
                              {.fd = interfaces_->event_fd(), .events = POLLIN, .revents = 0}}};
   bool current = true;
   while (true) {
     (void)::poll(fds.data(), fds.size(), current ? -1 : kRetryMs);
     if ((fds[0].revents & POLLIN) != 0) return;
+    const uint64_t before = interfaces_->generation();
     const absl::Status status = interfaces_->Update();
     Note(status);
     current = status.ok();
+    if (options_.changed != nullptr && interfaces_->generation() != before) {
+      options_.changed->Raise();
+    }
   }
 }
 
 void Mirror::Loop() {
   ::prctl(PR_SET_NAME, "utproxy-mirror");
-  std::array<pollfd, 3> fds{{{.fd = stop_.get(), .events = POLLIN, .revents = 0},
+  std::array<pollfd, 3> fds{{{.fd = stop_.fd(), .events = POLLIN, .revents = 0},
                              {.fd = feed_->fd(), .events = POLLIN, .revents = 0},
                              {.fd = events_.fd(), .events = POLLIN, .revents = 0}}};
   while (true) {
-    (void)::poll(fds.data(), fds.size(), PollTimeoutMs());
+    const bool news = ::poll(fds.data(), fds.size(), PollTimeoutMs()) > 0;
     if ((fds[0].revents & POLLIN) != 0) return;
     TakeNews();
     const int64_t now = MonotonicNs();
     Note(RunDue(now));
     writer_.Expire(now);
     counters_.rejected.store(writer_.rejected(), std::memory_order_relaxed);
-    (void)::poll(fds.data(), 1, kGatherMs);
+    TellChanges();
+    if (news) (void)::poll(fds.data(), 1, kGatherMs);
   }
+}
+
+void Mirror::TellChanges() {
+  const uint64_t changes = epochs_.Changes();
+  if (options_.changed != nullptr && changes != told_) options_.changed->Raise();
+  told_ = changes;
 }
 
 int Mirror::PollTimeoutMs() const {
@@ -123,9 +134,11 @@ absl::Status Mirror::RunDue(int64_t now_ns) {
     lost_ = false;  // what is lost from here on, during the dumps too, asks for further ones
     tcp_.next_ns = udp_.next_ns = sweep_.next_ns = now_ns;
   }
-  if (now_ns >= tcp_.next_ns) {
+  const bool called = unused_rounds_ >= kRestAfterRounds && !rests_.load(std::memory_order_relaxed);
+  if (called || now_ns >= tcp_.next_ns) {
+    const int64_t interval = ListenerIntervalNs();
     status.Update(RefreshBound(Proto::kTcp));
-    tcp_.Ended(options_.tcp_listener_refresh_ns, options_.tcp_cost_factor, begin);
+    tcp_.Ended(interval, options_.tcp_cost_factor, begin);
   }
   if (now_ns >= udp_.next_ns) {
     const int64_t start = ThreadCpuNs();
@@ -144,6 +157,14 @@ absl::Status Mirror::RunDue(int64_t now_ns) {
   }
   if (resync) resync_.Ended(0, options_.resync_cost_factor, begin);
   return status;
+}
+
+int64_t Mirror::ListenerIntervalNs() {
+  const bool used = used_.exchange(false, std::memory_order_relaxed);
+  unused_rounds_ = used ? 0 : std::min(unused_rounds_ + 1, kRestAfterRounds);
+  const bool rests = unused_rounds_ == kRestAfterRounds;
+  rests_.store(rests, std::memory_order_relaxed);
+  return rests ? options_.tcp_listener_rest_ns : options_.tcp_listener_refresh_ns;
 }
 
 void Mirror::Round::Ended(int64_t interval_ns, int64_t cost_factor, int64_t begin_cpu_ns) {

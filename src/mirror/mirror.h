@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-#include "base/fd.h"
+#include "base/event_fd.h"
 #include "mirror/feed.h"
 #include "mirror/interfaces.h"
 #include "mirror/table_writer.h"
@@ -52,6 +52,9 @@ class Mirror {
     size_t max_sockets = size_t{1} << 22;
     int64_t tcp_listener_refresh_ns = 10'000'000;
     int64_t udp_refresh_ns = 50'000'000;
+    // Of listeners, when nobody has called NoteUse() for a while: a thread that wakes up a hundred
+    // times a second takes a tenth of what passes by the fast path meanwhile.
+    int64_t tcp_listener_rest_ns = 50'000'000;
     int64_t min_sweep_ns = 5'000'000'000;
     // A dump comes after this many times its own processor time at the earliest: at most 1 % of a
     // core for listeners, 10 % for UDP sockets, 2 % for connections; and, while destroy events are
@@ -62,6 +65,8 @@ class Mirror {
     int64_t resync_cost_factor = 4;
     // Room for destroy events that wait; the kernel doubles it, and takes about 1 KB for each.
     int event_buffer_bytes = 16 << 20;
+    // Raised when udp_epochs() or the interfaces have changed; may be null, else outlives this.
+    const EventFd* changed = nullptr;
   };
 
   // Dumps everything once, so that the table is complete when this returns, and starts the thread.
@@ -75,6 +80,13 @@ class Mirror {
   const Interfaces& interfaces() const { return *interfaces_; }
   const UdpEpochs& udp_epochs() const { return epochs_; }
   Feed& feed() { return *feed_; }
+  // Packets are about to be decided: listeners are dumped as often as that needs, and at once where
+  // they were not. Costs no system call but after a rest.
+  void NoteUse() {
+    if (!used_.load(std::memory_order_relaxed)) used_.store(true, std::memory_order_relaxed);
+    if (!rests_.load(std::memory_order_relaxed)) return;
+    if (rests_.exchange(false, std::memory_order_relaxed)) feed_->Wake();
+  }
   MirrorStats stats() const;
   // Rises while the mirror's thread goes on, at least once a second or so, during dumps too.
   uint64_t beats() const { return counters_.beats.load(std::memory_order_relaxed); }
@@ -98,7 +110,7 @@ class Mirror {
 
   Mirror(const Options& options, std::unique_ptr<SocketTable> table,
          std::unique_ptr<Interfaces> interfaces, std::unique_ptr<Feed> feed, NetlinkSocket events,
-         DiagClient client, UniqueFd stop);
+         DiagClient client, EventFd stop);
 
   void Loop();
   void FollowInterfaces();
@@ -113,6 +125,8 @@ class Mirror {
   void TakeNews();
   void TakeFeed();
   void TakeEvents();
+  int64_t ListenerIntervalNs();
+  void TellChanges();
   void Note(const absl::Status& status);
 
   const Options options_;
@@ -121,12 +135,16 @@ class Mirror {
   std::unique_ptr<Feed> feed_;
   NetlinkSocket events_;
   DiagClient client_;
-  UniqueFd stop_;
+  EventFd stop_;
   UdpEpochs epochs_;
   TableWriter writer_;
+  std::atomic<bool> used_{false};   // since the last dump of listeners
+  std::atomic<bool> rests_{false};  // they are not dumped often
+  int unused_rounds_ = 0;
   Counters counters_;
   std::vector<Socket> scratch_;
   Round tcp_, udp_, sweep_, resync_, nameless_;
+  uint64_t told_ = 0;  // of epochs_.Changes()
   bool lost_ = false;  // destroy events, since the last resync began
   std::thread thread_;
   std::thread interface_thread_;

@@ -27,7 +27,10 @@ class UdpEpochs {
   uint32_t Get(uint16_t port) const {
     return epochs_[port % kClasses].load(std::memory_order_acquire);
   }
-  void Rise(uint16_t port) { epochs_[port % kClasses].fetch_add(1, std::memory_order_release); }
+  void Rise(uint16_t port) {
+    epochs_[port % kClasses].fetch_add(1, std::memory_order_release);
+    changes_.fetch_add(1, std::memory_order_release);
+  }
   // Rises with each of them.
   uint64_t Sum() const {
     uint64_t sum = 0;
@@ -38,17 +41,27 @@ class UdpEpochs {
   // Rises when a connected socket goes and leaves its flow to one that is bound to its address and
   // port, or to its port alone.
   uint64_t Left() const { return left_.load(std::memory_order_acquire); }
-  void RiseLeft() { left_.fetch_add(1, std::memory_order_release); }
+  void RiseLeft() {
+    left_.fetch_add(1, std::memory_order_release);
+    changes_.fetch_add(1, std::memory_order_release);
+  }
 
   // The same for all TCP listeners together.
   uint64_t Listeners() const { return listeners_.load(std::memory_order_acquire); }
-  void RiseListeners() { listeners_.fetch_add(1, std::memory_order_release); }
+  void RiseListeners() {
+    listeners_.fetch_add(1, std::memory_order_release);
+    changes_.fetch_add(1, std::memory_order_release);
+  }
+
+  // Rises with each of them all.
+  uint64_t Changes() const { return changes_.load(std::memory_order_acquire); }
 
  private:
   static constexpr size_t kClasses = 4096;
   std::array<std::atomic<uint32_t>, kClasses> epochs_{};
   std::atomic<uint64_t> left_{0};
   std::atomic<uint64_t> listeners_{0};
+  std::atomic<uint64_t> changes_{0};
 };
 
 // Turns what sock_diag tells (dumps, destroy events, exact answers) into the table's contents.

@@ -214,7 +214,9 @@ void Steering::PutFresh(absl::Span<const SteerRequest> requests, const Keys& key
   }
   program_.LookForEntries(destinations);
   absl::InlinedVector<FlowIndex::PutResult, 32> put(targets.size());
+  const uint64_t gone = index_.gone_early();
   index_.Put(targets, absl::MakeSpan(put), now_ns);
+  TellGoneEarly(gone);
   for (size_t i = 0; i < put.size(); ++i) results[positions[i]] = ResultOf(put[i]);
 }
 
@@ -229,9 +231,14 @@ uint64_t Steering::ListenerOf(const FlowKey& flow, uint32_t iif) const {
 void Steering::Release(const FlowKey& flow, uint32_t iif) {
   const FlowKey key = KeyOf(flow, iif);
   const int64_t now_ns = MonotonicCoarseNs();
+  const uint64_t gone = index_.gone_early();
   index_.Remove(key, now_ns);
-  if (!program_.looks_for_destinations()) return;
-  index_.Remove(WholeDestination(key), now_ns);
+  if (program_.looks_for_destinations()) index_.Remove(WholeDestination(key), now_ns);
+  TellGoneEarly(gone);
+}
+
+void Steering::TellGoneEarly(uint64_t before) const {
+  if (gone_early_event_ != nullptr && index_.gone_early() != before) gone_early_event_->Raise();
 }
 
 absl::Status Steering::Reach(uint64_t listener_cookie, uint32_t listener_inode, Proto proto) {

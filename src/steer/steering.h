@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/event_fd.h"
 #include "steer/bpf_flow_map.h"
 #include "steer/flow_index.h"
 #include "steer/listener_sockets.h"
@@ -133,6 +134,8 @@ class Steering {
 
   // Rises when entries go before their time: by Release(), or for want of room. No system call.
   uint64_t gone_early() const { return index_.gone_early(); }
+  // Raised when that has risen; outlives this. Before anybody steers.
+  void SetGoneEarlyEvent(const EventFd* event) { gone_early_event_ = event; }
 
   // Erases entries that have outlived their time. `now_ns`: CLOCK_MONOTONIC. About once a second,
   // by one thread.
@@ -158,6 +161,7 @@ class Steering {
   FlowKey KeyOf(const FlowKey& flow, uint32_t iif) const;
   FlowKey KeyOf(const SteerRequest& request, int64_t now_ns);
   bool MayLeadDestinations(int64_t now_ns);
+  void TellGoneEarly(uint64_t before) const;
   void PutFresh(absl::Span<const SteerRequest> requests, const Keys& keys, const Positions& fresh,
                 absl::Span<SteerResult> results, int64_t now_ns);
 
@@ -165,6 +169,7 @@ class Steering {
   BpfFlowMap map_;
   FlowIndex index_;
   ListenerSockets listeners_;
+  const EventFd* gone_early_event_ = nullptr;
   std::atomic<bool> one_policy_{true};
   // Whether there may be one, and when that was last looked at.
   std::atomic<bool> alone_{false};

@@ -231,6 +231,23 @@ TEST_F(MirrorNetnsTest, ListenersComeAndGo) {
   EXPECT_TRUE(Eventually([&] { return InMirror(key) == 0; }));
 }
 
+// While nobody decides anything; the first packet has them dumped at once.
+TEST_F(MirrorNetnsTest, ListenersThatNobodyUsesAreDumpedRarely) {
+  mirror_ = *Mirror::Start({.tcp_listener_rest_ns = 3600 * kNsPerSec});
+  std::vector<UniqueFd> listeners;
+  const auto newest_is_known = [&] {
+    return InMirror({.local = *Address::Parse("127.0.0.1"),
+                     .local_port = LocalPort(listeners.back())}) == 1;
+  };
+  do {  // until it rests
+    listeners.push_back(Listen("127.0.0.1:0"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  } while (newest_is_known() && listeners.size() < 100);
+  ASSERT_FALSE(newest_is_known());
+  mirror_->NoteUse();
+  EXPECT_TRUE(Eventually(newest_is_known));
+}
+
 TEST_F(MirrorNetnsTest, AConnectionThatItsOwnEndResetsLeavesTheTable) {
   const UniqueFd listener = Listen("127.0.0.1:0");
   const UniqueFd client =
