@@ -15,6 +15,7 @@
 #include <libnftnl/table.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -25,6 +26,7 @@
 #include "base/status.h"
 #include "diagnose/rule_decoder.h"
 #include "diagnose/rule_values.h"
+#include "netlink/attributes.h"
 
 namespace utproxy {
 namespace {
@@ -76,7 +78,17 @@ class Sets {
     return Ranges(std::move(elements));
   }
 
+  // libnftnl 1.2.4 writes attributes of types that it does not know beyond the end of an array.
+  static bool OfKnownTypes(const nlmsghdr& message) {
+    bool known = true;
+    ForEachAttribute(message, sizeof(nfgenmsg), [&](const nlattr& attr) {
+      known &= mnl_attr_get_type(&attr) <= NFTA_SET_ELEM_LIST_MAX;
+    });
+    return known;
+  }
+
   static bool Take(const nlmsghdr& message, std::vector<Element>* elements) {
+    if (!OfKnownTypes(message)) return false;
     const std::unique_ptr<nftnl_set, decltype(&nftnl_set_free)> set(nftnl_set_alloc(),
                                                                     &nftnl_set_free);
     if (nftnl_set_elems_nlmsg_parse(&message, set.get()) < 0) return false;

@@ -51,7 +51,7 @@ void AddAddress(const nlmsghdr& message, InterfaceSnapshot* snapshot) {
   if (header.ifa_family != AF_INET && header.ifa_family != AF_INET6) return;
   const AddressAttributes read = ReadAttributes(message, header.ifa_family);
   const std::optional<Address> own = read.local ? read.local : read.address;
-  if (!own) return;
+  if (!own || own->IsUnspecified()) return;
   snapshot->local_addresses.insert(own->bytes());
   const InterfaceAddress address{
       .ifindex = header.ifa_index,

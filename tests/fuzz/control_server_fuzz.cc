@@ -90,7 +90,10 @@ std::string ReadAll(int fd) {
   std::string all;
   char buffer[4096];
   pollfd waiting{.fd = fd, .events = POLLIN, .revents = 0};
-  while (::poll(&waiting, 1, 30'000) > 0) {
+  // libFuzzer's clock interrupts it.
+  for (int ready = 1; ready != 0;) {
+    ready = ::poll(&waiting, 1, 30'000);
+    if (ready <= 0) continue;
     const ssize_t n = ::recv(fd, buffer, sizeof buffer, 0);
     if (n <= 0) return all;
     all.append(buffer, static_cast<size_t>(n));
