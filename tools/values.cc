@@ -6,13 +6,13 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
 #include <net/if.h>
-#include <pwd.h>
 #include <sched.h>
 
 #include <algorithm>
 #include <charconv>
 
 #include "base/status.h"
+#include "daemon/accounts.h"
 
 namespace utproxy::tools {
 namespace {
@@ -130,15 +130,8 @@ absl::StatusOr<std::string> ParseInterfaceName(absl::string_view text) {
 absl::StatusOr<uint32_t> ParseUser(absl::string_view text) {
   // 0xffffffff is (uid_t)-1, which stands for no user.
   if (const auto number = ParseNumber(text, "user", 0, 0xfffffffeu); number.ok()) return *number;
-  const std::string name(text);
-  passwd entry{};
-  passwd* found = nullptr;
-  std::vector<char> buffer(16384);
-  if (::getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 ||
-      found == nullptr) {
-    return absl::InvalidArgumentError("no user of this name, and not a user number");
-  }
-  return entry.pw_uid;
+  ASSIGN_OR_RETURN(const Account account, FindUser(std::string(text)));
+  return account.uid;
 }
 
 absl::StatusOr<std::string> ParseCgroup(absl::string_view text) {

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "daemon/privileges.h"
 
-#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <grp.h>
-#include <pwd.h>
 #include <sys/capability.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -18,31 +16,10 @@
 namespace utproxy {
 namespace {
 
-constexpr size_t kEntryBytes = 65536;  // a group's members stand in its entry
-
 struct FreeCapabilities {
   void operator()(_cap_struct* caps) const { cap_free(caps); }
 };
 using Capabilities = std::unique_ptr<_cap_struct, FreeCapabilities>;
-
-std::optional<uint32_t> IdOf(absl::string_view text) {
-  uint32_t id = 0;
-  // 0xffffffff stands for none.
-  if (!absl::SimpleAtoi(text, &id) || id == UINT32_MAX) return std::nullopt;
-  return id;
-}
-
-absl::StatusOr<Account> FindUser(const std::string& text) {
-  passwd entry{};
-  passwd* found = nullptr;
-  std::vector<char> buffer(kEntryBytes);
-  const std::optional<uint32_t> id = IdOf(text);
-  const int error = id ? ::getpwuid_r(*id, &entry, buffer.data(), buffer.size(), &found)
-                       : ::getpwnam_r(text.c_str(), &entry, buffer.data(), buffer.size(), &found);
-  if (error == 0 && found != nullptr) return Account{entry.pw_name, entry.pw_uid, entry.pw_gid};
-  if (id) return Account{text, *id, *id};
-  return absl::InvalidArgumentError("no user of this name, and not a user number");
-}
 
 bool Has(const Capabilities& caps, cap_value_t which) {
   cap_flag_value_t value = CAP_CLEAR;
@@ -93,34 +70,6 @@ absl::Status Become(const Account& account) {
 
 }  // namespace
 
-absl::StatusOr<gid_t> ParseGroup(absl::string_view text) {
-  if (const std::optional<uint32_t> id = IdOf(text)) return *id;
-  group entry{};
-  group* found = nullptr;
-  std::vector<char> buffer(kEntryBytes);
-  const std::string name(text);
-  if (::getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 ||
-      found == nullptr) {
-    return absl::InvalidArgumentError("no group of this name, and not a group number");
-  }
-  return entry.gr_gid;
-}
-
-absl::StatusOr<Account> ParseAccount(absl::string_view text) {
-  const size_t colon = text.find(':');
-  ASSIGN_OR_RETURN(Account account, FindUser(std::string(text.substr(0, colon))));
-  if (colon != absl::string_view::npos) {
-    ASSIGN_OR_RETURN(account.gid, ParseGroup(text.substr(colon + 1)));
-  }
-  return account;
-}
-
-std::optional<Account> DefaultAccount() {
-  if (::geteuid() != 0) return std::nullopt;
-  const absl::StatusOr<Account> account = FindUser(kDefaultUser);
-  return account.ok() ? std::optional<Account>(*account) : std::nullopt;
-}
-
 absl::Status GiveUpPrivileges(const Privileges& privileges) {
   std::vector<cap_value_t> kept = {CAP_NET_ADMIN};
   if (privileges.takes_sockets) kept.insert(kept.end(), {CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH});
@@ -129,9 +78,8 @@ absl::Status GiveUpPrivileges(const Privileges& privileges) {
   if (cap_reset_ambient() != 0) return ErrnoStatus(errno, "empty the ambient capabilities");
   RETURN_IF_ERROR(KeepOnly(kept));
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return ErrnoStatus(errno, "set no_new_privs");
-  // A reload may look for users by name; what that takes is loaded now, as no code can be later.
-  (void)FindUser(":");
-  (void)ParseGroup(":");
+  // A reload may look for users by name.
+  LookForAccountsInFilesOnly();
   const bool open = privileges.seccomp == SeccompMode::kOff;
   // Also set back by the change of user, or not, as fs.suid_dumpable says.
   if (::prctl(PR_SET_DUMPABLE, open ? 1 : 0) != 0) return ErrnoStatus(errno, "forbid core dumps");

@@ -2,34 +2,14 @@
 #ifndef UTPROXY_DAEMON_PRIVILEGES_H_
 #define UTPROXY_DAEMON_PRIVILEGES_H_
 
-#include <absl/status/statusor.h>
-#include <absl/strings/string_view.h>
-#include <sys/types.h>
+#include <absl/status/status.h>
 
-#include <cstdint>
 #include <optional>
-#include <string>
 
+#include "daemon/accounts.h"
 #include "daemon/seccomp_filter.h"
 
 namespace utproxy {
-
-// The user that the daemon becomes where it is started as root and such a user exists.
-inline constexpr char kDefaultUser[] = "utproxy";
-
-struct Account {
-  std::string name;
-  uid_t uid = 0;
-  gid_t gid = 0;
-};
-
-// "NAME", "NAME:GROUP", or numbers in the place of names; without GROUP the user's own.
-// InvalidArgument where there is no such user or group.
-absl::StatusOr<Account> ParseAccount(absl::string_view text);
-// Of a name or a number.
-absl::StatusOr<gid_t> ParseGroup(absl::string_view text);
-// kDefaultUser, where this process is root's and there is such a user.
-std::optional<Account> DefaultAccount();
 
 struct Privileges {
   std::optional<Account> account;  // nullopt: whoever it is

@@ -168,17 +168,5 @@ TEST_F(PrivilegesTest, LogModeLetsItPass) {
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
-TEST(ParseAccountTest, TakesNamesAndNumbers) {
-  const absl::StatusOr<Account> root = ParseAccount("root");
-  ASSERT_TRUE(root.ok());
-  EXPECT_EQ(root->uid, 0u);
-  EXPECT_EQ(root->gid, 0u);
-  EXPECT_EQ(ParseAccount("root:12")->gid, 12u);
-  EXPECT_EQ(ParseAccount("4000000000")->uid, 4000000000u);
-  for (const char* wrong : {"", "no such user", "root:", "root:no such group", "4294967295"}) {
-    EXPECT_FALSE(ParseAccount(wrong).ok()) << wrong;
-  }
-}
-
 }  // namespace
 }  // namespace utproxy
