@@ -2,6 +2,7 @@
 #include "daemon/control_server.h"
 
 #include <absl/strings/str_cat.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -83,13 +84,12 @@ Right RightOf(int fd, const ControlAccess& access) {
 void MakeFolder(const std::filesystem::path& folder, const ControlAccess& access) {
   std::error_code ignored;
   if (!std::filesystem::create_directories(folder, ignored)) return;
-  (void)!::chown(folder.c_str(), access.user, access.group);
+  (void)!::lchown(folder.c_str(), access.user, access.group);
 }
 
 absl::StatusOr<UniqueFd> BindTo(const std::string& path, const sockaddr_un& address) {
   ASSIGN_OR_RETURN(UniqueFd listener, OpenUnix());
-  // Made 0600, widened after: at no moment is it open to all.
-  const mode_t old_mask = ::umask(0177);
+  const mode_t old_mask = ::umask(0117);  // 0660
   const int bound =
       ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
   const int error = errno;
@@ -102,6 +102,21 @@ absl::StatusOr<UniqueFd> BindTo(const std::string& path, const sockaddr_un& addr
 bool IsSocketFile(const std::string& path) {
   struct stat info {};
   return ::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode);
+}
+
+// The file may lie in a folder of the user that the daemon becomes, who could put a link to any
+// other in its place: only a socket is given away, and no link followed.
+absl::Status GiveTo(const std::string& path, const ControlAccess& access) {
+  const std::string what = absl::StrCat("give control socket ", path, " to group ", access.group);
+  const UniqueFd file(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  struct stat info {};
+  if (!file.valid() || ::fstat(file.get(), &info) != 0) return ErrnoStatus(errno, what);
+  if (!S_ISSOCK(info.st_mode)) return ErrnoStatus(ENOTSOCK, what);
+  if (::fchownat(file.get(), "", access.user, access.group, AT_EMPTY_PATH) == 0) {
+    return absl::OkStatus();
+  }
+  return WithRemedy(ErrnoStatus(errno, what),
+                    "Start it as root, or name a group of its user's (--control-group)");
 }
 
 // Of a Unix socket; empty where it has none.
@@ -128,13 +143,11 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Open(const std::st
     RETURN_IF_ERROR(RemoveStale(path, address));
     ASSIGN_OR_RETURN(listener, BindTo(path, address));
   }
-  if (::chown(path.c_str(), access.user, access.group) < 0) {
-    const absl::Status status =
-        ErrnoStatus(errno, absl::StrCat("give control socket ", path, " to group ", access.group));
+  if (const absl::Status given = GiveTo(path, access); !given.ok()) {
     if (!taken) (void)::unlink(path.c_str());
-    return WithRemedy(status, "Start it as root, or name a group of its user's (--control-group)");
+    return given;
   }
-  if (::chmod(path.c_str(), 0660) < 0 || ::listen(listener.get(), 16) < 0) {
+  if (::listen(listener.get(), 16) < 0) {
     return ErrnoStatus(errno, absl::StrCat("open control socket ", path));
   }
   UniqueFd stop(::eventfd(0, EFD_CLOEXEC));
