@@ -264,6 +264,7 @@ std::vector<std::string> Daemon::Tick() {
        port_watch_.Tell(*serving_.targets, mirror_->table(), *mirror_->interfaces().Get())) {
     sentences.push_back(std::move(sentence));
   }
+  RestoreRules(&sentences);
   FollowCgroups(&sentences);
   WarnOfOtherProtocols(&sentences);
   WarnOfQueuedAgain(&sentences);

@@ -215,6 +215,7 @@ class Daemon {
   absl::StatusOr<Target> FindTarget(const std::string& name) const;
   void ExplainSteering(const Packet& packet, Explanation* explanation);
   absl::Status WatchCgroups(const std::vector<RulesetSpec>& specs);
+  void RestoreRules(std::vector<std::string>* sentences);
   void FollowCgroups(std::vector<std::string>* sentences);
   void WarnOfMissingCgroups(std::vector<std::string>* sentences) const;
   void WarnOfOtherProtocols(std::vector<std::string>* sentences);
@@ -245,6 +246,8 @@ class Daemon {
   Losses last_losses_;
   LossLog loss_log_;
   PortWatch port_watch_;
+  int64_t restored_told_ns_ = 0;  // when that was last said; 0: never
+  uint64_t restored_untold_ = 0;  // times since
   bool warned_of_protocols_ = false;
   bool warned_of_queued_again_ = false;
 };

@@ -42,6 +42,7 @@ absl::StatusOr<std::vector<std::string>> Daemon::Reload(Targets targets) {
   change.version = last_version_ + 1;
   change.specs = SpecsToInstall(*change.targets);
   change.rules_change = change.specs != installed_;
+  RestoreRules(&change.sentences);
   RETURN_IF_ERROR(PrepareQueues(&change));
   if (ruleset_ && change.rules_change) RETURN_IF_ERROR(ruleset_->Begin(change.specs));
   StopFastPath();

@@ -318,6 +318,18 @@ absl::StatusOr<DeliveryChange> AddDelivery(NetlinkSocket& socket,
   return status;
 }
 
+absl::StatusOr<std::vector<DeliveryItem>> RestoreDelivery(NetlinkSocket& socket,
+                                                          absl::Span<const DeliveryItem> wanted) {
+  std::vector<DeliveryItem> restored;
+  for (const DeliveryItem& item : wanted) {
+    const absl::Status status = Change(socket, item, true);
+    if (MeansIpv6IsOff(item, status)) break;
+    if (!absl::IsAlreadyExists(status)) RETURN_IF_ERROR(status);
+    if (status.ok()) restored.push_back(item);
+  }
+  return restored;
+}
+
 absl::Status DeleteDelivery(NetlinkSocket& socket, absl::Span<const DeliveryItem> items) {
   absl::Status first;
   // Rules were added last and go first, so that no packet is led into an empty table.

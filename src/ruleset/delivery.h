@@ -57,6 +57,11 @@ struct DeliveryChange {
 absl::StatusOr<DeliveryChange> AddDelivery(NetlinkSocket& socket,
                                            absl::Span<const DeliveryItem> wanted);
 
+// Adds again what of `wanted`, which AddDelivery() once added, is not there any more, and returns
+// it. Looks at nothing else: one system call for each item.
+absl::StatusOr<std::vector<DeliveryItem>> RestoreDelivery(NetlinkSocket& socket,
+                                                          absl::Span<const DeliveryItem> wanted);
+
 // Deletes the items; fine where one is gone already. Goes on after an error, returns the first.
 absl::Status DeleteDelivery(NetlinkSocket& socket, absl::Span<const DeliveryItem> items);
 

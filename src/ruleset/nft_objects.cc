@@ -171,6 +171,20 @@ absl::StatusOr<std::vector<uint64_t>> ListJumpsToOwn(NetlinkSocket& socket, uint
   return handles;
 }
 
+absl::StatusOr<size_t> CountRules(NetlinkSocket& socket) {
+  alignas(nlmsghdr) char buffer[512];
+  nlmsghdr* nlh = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETRULE, NFPROTO_INET, NLM_F_DUMP, 0);
+  const RulePtr wanted(Allocated(nftnl_rule_alloc()));
+  nftnl_rule_set_str(wanted.get(), NFTNL_RULE_TABLE, kTableName);
+  nftnl_rule_nlmsg_build_payload(nlh, wanted.get());
+  size_t count = 0;
+  const auto read = [&](const nlmsghdr& answer) {
+    count += (answer.nlmsg_type & 0xff) == NFT_MSG_NEWRULE ? 1 : 0;
+  };
+  RETURN_IF_ERROR(Privileged(socket.Transact(nlh, "count nftables rules", read)));
+  return count;
+}
+
 absl::Status Privileged(absl::Status status) {
   if (!absl::IsPermissionDenied(status)) return status;
   return WithRemedy(std::move(status), "run it as root, or with CAP_NET_ADMIN");

@@ -65,6 +65,8 @@ absl::StatusOr<std::vector<std::string>> ListOwnMangleChains(NetlinkSocket& sock
                                                              uint16_t family);
 // All chains of our table, in the order of the kernel's list, which is that of their making.
 absl::StatusOr<std::vector<FoundChain>> ListChains(NetlinkSocket& socket);
+// Of all chains of our table together.
+absl::StatusOr<size_t> CountRules(NetlinkSocket& socket);
 // Handles of the rules of chain PREROUTING of table mangle that jump to kIptablesChain.
 absl::StatusOr<std::vector<uint64_t>> ListJumpsToOwn(NetlinkSocket& socket, uint16_t family);
 

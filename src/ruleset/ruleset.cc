@@ -113,6 +113,7 @@ struct Installed {
   NetlinkSocket nft;
   NftDialect dialect;
   std::vector<Chain> chains;
+  bool owned = false;
   std::vector<std::string> warnings;
 };
 
@@ -143,7 +144,7 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
   if (absl::Status status = DeleteOtherDelivery(route, wanted); !status.ok()) {
     warnings.push_back(absl::StrCat("leftovers of an earlier run stay: ", status.message()));
   }
-  return Installed{std::move(nft), dialect, std::move(chains), std::move(warnings)};
+  return Installed{std::move(nft), dialect, std::move(chains), install.owned, std::move(warnings)};
 }
 
 }  // namespace
@@ -180,6 +181,7 @@ absl::StatusOr<InstalledRuleset> InstalledRuleset::Install(absl::Span<const Rule
   InstalledRuleset ruleset(std::move(installed.nft), installed.dialect,
                            std::move(installed.chains));
   ruleset.outlives_ = AnyOutlives(specs);
+  ruleset.owned_ = installed.owned;
   ruleset.warnings_ = std::move(installed.warnings);
   return ruleset;
 }
@@ -208,6 +210,7 @@ absl::StatusOr<InstalledRuleset> InstalledRuleset::Adopt(UniqueFd fd,
   InstalledRuleset ruleset(std::move(nft), dialect, std::move(found));
   ruleset.live_bases_ = std::move(bases);
   ruleset.outlives_ = table->owner == 0;
+  ruleset.owned_ = table->owner != 0;
   absl::Status status = ruleset.Begin(specs);
   if (status.ok()) status = ruleset.Switch(specs);
   if (!status.ok()) {
@@ -251,6 +254,7 @@ absl::Status InstalledRuleset::Switch(absl::Span<const RulesetSpec> specs) {
     return status;
   }
   chains_ = std::move(chains);
+  rules_.reset();
   return absl::OkStatus();
 }
 
@@ -268,7 +272,8 @@ absl::Status InstalledRuleset::Finish(absl::Span<const RulesetSpec> specs) {
 
 absl::Status InstalledRuleset::StopQueueing() {
   if (!nft_) return absl::OkStatus();
-  RETURN_IF_ERROR(UpdateTable(*nft_, chains_, {}, dialect_, live_bases_));
+  const absl::Status status = UpdateTable(*nft_, chains_, {}, dialect_, live_bases_);
+  if (!status.ok() && !absl::IsNotFound(status)) return status;
   chains_.clear();
   return absl::OkStatus();
 }

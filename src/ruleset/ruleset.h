@@ -6,6 +6,7 @@
 #include <absl/types/span.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,16 @@ class InstalledRuleset {
   void Undo();
   absl::Status Finish(absl::Span<const RulesetSpec> specs);
 
+  // Puts back policy rules and routes that somebody has taken away, and says which. Cheap enough
+  // for once a second.
+  absl::StatusOr<std::vector<std::string>> RestoreDelivery(absl::Span<const RulesetSpec> specs);
+  // Whether the table is as this made it: there, with all chains and as many rules. Nobody else can
+  // change one that is bound to its socket. May be called while another uses nft().
+  absl::StatusOr<bool> TableStands();
+  // Makes the table anew where it does not stand. Packets that wait in queues are lost where a part
+  // of it is still there.
+  absl::Status RestoreTable();
+
   // No packet is queued or marked from now on; everything else stays. The first half of a clean
   // end: Remove() unregisters netfilter hooks, at which the kernel drops every packet that waits
   // in any queue of the namespace. So: StopQueueing, give the verdicts that are due, Remove.
@@ -91,6 +102,8 @@ class InstalledRuleset {
   std::unique_ptr<NetlinkSocket> nft_;  // null once removed or moved from
   NftDialect dialect_;
   bool outlives_ = false;
+  bool owned_ = false;           // the table is bound to nft_
+  std::optional<size_t> rules_;  // in the table, since TableStands() first counted them
   std::vector<Chain> chains_;
   std::vector<std::string> live_bases_;
   std::vector<DeliveryItem> begun_;

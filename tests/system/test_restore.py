@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What others take away of what --install made is put back within a second, and told."""
+import pytest
+
+from engine import Target, leftovers
+from failing import Flow
+from lab import wait_until
+
+PORT, ON_PORT = 8080, 12345
+WORD = "took away what --install had made"
+FLUSHES = ["nft flush ruleset", "nft flush table inet utproxy", "nft delete table inet utproxy"]
+
+
+def proxied_again(flow, since):
+    wait_until(lambda: len(flow.proxied) > since + 100, 10, "packets at the proxy again")
+
+
+@pytest.mark.parametrize("kind", ["install", "divert"])
+@pytest.mark.parametrize("family,taken", [(4, "ip rule del priority 117"), (4, "ip route flush table 100"),
+                                          (6, "ip -6 rule del priority 117"), (6, "ip -6 route flush table 100")])
+def test_routing(make_lab, make_engine, kind, family, taken):
+    router = make_lab(server=True)
+    engine = make_engine(kind, router, Target("udp", PORT, on_port=ON_PORT))
+    with Flow(router, PORT, ON_PORT, family=family) as flow:
+        wait_until(lambda: len(flow.proxied) > 50, 10, "packets")
+        router.router.run(*taken.split())
+        wait_until(lambda: WORD in engine.process.err(), 10, "a word about it")
+        proxied_again(flow, len(flow.proxied))
+    assert f"{taken.split(' ')[0]} " in engine.process.err().split(WORD)[1]
+    assert engine.process.err().count(WORD) == 1
+    assert engine.stop() == 0
+    assert leftovers(router.router) == []
+
+
+@pytest.mark.parametrize("kind", ["install", "divert"])
+@pytest.mark.parametrize("taken", FLUSHES)
+def test_table_that_fails_closed(make_lab, make_engine, kind, taken):
+    router = make_lab(server=True)
+    engine = make_engine(kind, router, Target("udp", PORT, on_port=ON_PORT, options=("--fail", "closed")))
+    with Flow(router, PORT, ON_PORT) as flow:
+        wait_until(lambda: len(flow.proxied) > 500, 10, "packets")  # the rules have been counted
+        router.router.run(*taken.split())
+        wait_until(lambda: WORD in engine.process.err(), 10, "a word about it")
+        proxied_again(flow, len(flow.proxied))
+        leaked = len(flow.leaked)
+        proxied_again(flow, len(flow.proxied))
+        assert len(flow.leaked) == leaked  # and no more go past it
+    assert engine.stop() == 0
+    assert leftovers(router.router) == []
+
+
+def test_who_takes_it_away_again_and_again_is_told_of_once_a_minute(make_lab, make_engine):
+    router = make_lab(server=True)
+    engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT))
+    for _ in range(3):
+        router.router.run("ip", "rule", "del", "priority", "117")
+        wait_until(lambda: "117:" in router.router.run("ip", "rule").stdout, 10, "the rule")
+    assert engine.process.err().count(WORD) == 1
+    assert engine.stop() == 0
+
+
+def test_an_end_right_after_a_flush_is_clean(make_lab, make_engine):
+    router = make_lab(server=True)
+    engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT, options=("--fail", "closed")))
+    router.router.run("nft", "flush", "ruleset")
+    assert engine.stop() == 0
+    assert leftovers(router.router) == []
