@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Programs of Debian packages in a test's namespaces: configured by files, their logs and pids in a directory of the test's."""
+import dataclasses
 import json
 import os
 import pathlib
@@ -210,3 +211,33 @@ def intact_downloads(space, url, file, number, at_once, source=None):
     done = subprocess.run(space.wrap(["sh", "-c", f"seq {number} | xargs -P {at_once} -I{{}} sh -c \"{one}\""]),
                           capture_output=True, text=True, timeout=590)
     return done.stdout.count("whole"), done.stderr
+
+
+@dataclasses.dataclass(frozen=True)
+class Download:
+    """Of one curl: when it was started and had ended (time.time()), its exit status, and whether what it got is the file."""
+
+    began: float
+    ended: float
+    status: int
+    whole: bool
+
+
+class Downloads:
+    """Downloads of a URL that go on in the background, so many in all, so many at a time, each compared with the file."""
+
+    def __init__(self, space, url, file, number, at_once, seconds):
+        one = (f"b=$EPOCHREALTIME; {need('curl')} -sS -g --noproxy '*' -m {seconds} '{url}' 2>/dev/null | cmp -s - {file}; "
+               "echo $b $EPOCHREALTIME ${PIPESTATUS[*]}")
+        self.number, self.seconds = number, seconds
+        self.process = space.start("sh", "-c", f'seq {number} | xargs -P {at_once} -n 1 bash -c "$0"', one, name="downloads")
+
+    def done(self):
+        """Those that have ended."""
+        lines = [line.split() for line in self.process.out().splitlines(keepends=True) if line.endswith("\n")]
+        return [Download(float(began), float(ended), int(status), differs == "0") for began, ended, status, differs in lines]
+
+    def wait(self):
+        assert self.process.popen.wait(self.seconds * 3) == 0, self.process.err()
+        assert len(self.done()) == self.number
+        return self.done()

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """HAProxy and Squid between a LAN and a web server, transparent on both sides."""
+import re
 import time
 
 import pytest
 
 from engine import leftovers
 from lab import ASKED, CLIENT, endpoint, source, wait_until
-from stock import HaProxy, Nginx, Squid, curl, errors_found, example, intact_downloads, need
+from stock import Downloads, HaProxy, Nginx, Squid, curl, errors_found, example, intact_downloads, need
 
 PROXIES = {"haproxy": HaProxy, "squid": Squid}
 SIZE = 10_000_000
@@ -79,6 +80,57 @@ def test_500_downloads_at_once(lab, intercept, kind):
     assert (whole, errors) == (500, "")
     assert len(origin.seen()) == 500 and origin.clients() == {CLIENT[4]}
     assert proxy.process.alive() and utproxy.process.alive()
+
+
+FORWARDED = """
+    nft add table inet watch
+    nft 'add chain inet watch forward { type filter hook forward priority filter; }'
+    nft add rule inet watch forward iifname lan0 tcp dport 80 counter
+    nft add rule inet watch forward iifname lan0 tcp dport 81 counter
+"""
+
+
+def forwarded(lab):
+    """How many of the clients' packets to ports 80 and 81 went past the proxy."""
+    return [int(number) for number in re.findall(r"packets (\d+)", lab.router.run("nft", "list", "table", "inet", "watch").stdout)]
+
+
+@pytest.mark.load
+@both
+def test_a_restart_among_500_downloads(lab, intercept, kind):
+    """1,500 downloads, 500 at a time, of 1 MB that take five seconds, and five past the proxy. It is killed while the second
+    500 are on their way, and started again: those that were open end, at once; all others are whole, whether they began while
+    no proxy was there or later, and none of them went past it."""
+    origin = Nginx(lab.server, (80, 81)).start()
+    file = origin.generate("file", 1_000_000)
+    proxy = PROXIES[kind](lab.router).start()
+    utproxy = intercept(lab, example(f"{kind}.toml"))
+    lab.router.sh(FORWARDED)
+    past = Downloads(lab.client, url(4, "/slow/file", 81), file, 25, 5, 100)
+    through = Downloads(lab.client, url(4, "/slow/file"), file, 1500, 500, 100)
+    wait_until(lambda: len(through.done()) >= 600, 60, "the first downloads to end")
+    before = time.time()
+    proxy.process.stop(9)
+    killed = time.time()
+    asking = ("ss", "-Htn", "state", "syn-sent", "dport = :80")
+    wait_until(lambda: len(lab.client.run(*asking).stdout.splitlines()) >= 50, 30, "others to ask while no proxy is there")
+    proxy.start()
+    listens = time.time()
+    done = through.wait()
+    failed = [each for each in done if each.status]
+    between = [each for each in done if killed < each.began < listens]
+    print(f"{kind}: away for {listens - killed:.2f} s, {len(failed)} failed, the last after "
+          f"{max(each.ended for each in failed) - killed:.2f} s; {len(between)} began meanwhile, "
+          f"{len([each for each in done if each.began > listens])} later; {time.time() - done[0].began:.1f} s in all")
+    assert 100 < len(failed) <= 500
+    assert [each for each in failed if each.began > killed or each.ended < before] == []
+    assert [each for each in failed if each.status == 28] == [], "none hangs"
+    assert all(each.whole for each in done if not each.status)
+    assert len(between) >= 50 and [each for each in done if each.began > listens]
+    assert all(each.whole for each in past.wait())
+    direct, control = forwarded(lab)
+    assert direct == 0 and control > 25
+    assert utproxy.process.alive() and proxy.process.alive()
 
 
 @both
