@@ -17,6 +17,8 @@ import signal
 import subprocess
 import tempfile
 
+import pytest
+
 from lab import Netns, Process, wait_until
 from printed import ROOT
 
@@ -171,8 +173,14 @@ class Place:
         for space in self.spaces:
             wait_until(space.links_ready, 20, f"the links of {space.name} to come up")
 
-    def add_bridge(self):
-        """A container behind the router's br0, its addresses hidden behind the router's."""
+    def add_bridge(self, calls_iptables):
+        """A container behind the router's br0, its addresses hidden behind the router's. `calls_iptables`: br_netfilter's for the
+        router, 0 or 1."""
+        switch = "/proc/sys/net/bridge/bridge-nf-call-ip"
+        if self.router.run("test", "-e", f"{switch}tables", check=False).returncode == 0:
+            self.router.sh("".join(f"echo {calls_iptables} > {switch}{word}\n" for word in ("tables", "6tables")))
+        elif calls_iptables:
+            pytest.skip("br_netfilter is not loaded")
         self.router.setup(f"""
             ip link add br0 type bridge
             ip address add 10.88.0.1/16 dev br0

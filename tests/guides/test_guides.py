@@ -88,6 +88,8 @@ def own_traffic(place, session):
 
 
 def containers(place, session):
+    switches = dict(line.split(" = ") for line in session.done[0].stdout.splitlines())
+    assert set(switches.values()) <= {place.calls_iptables} and len(switches) in (0, 2)
     assert [(words[0], words[-1]) for words in place.web.seen()] == [(ROUTER, "10.88.0.2")]
     assert "accept" in session.done[-1].stdout
 
@@ -183,12 +185,16 @@ def test_files_that_guides_name_are_there():
     assert SHARED.endswith("share/doc/utproxy/examples")
 
 
-@pytest.mark.parametrize("title", GUIDES)
-def test_guide(place, title):
+BRIDGE = "CONTAINERS BEHIND A BRIDGE"  # typed twice: with a bridge that calls iptables, and one that does not
+
+
+@pytest.mark.parametrize("title,calls_iptables", [*((title, None) for title in GUIDES if title != BRIDGE), (BRIDGE, "0"), (BRIDGE, "1")])
+def test_guide(place, title, calls_iptables):
     outcome, programs = OUTCOMES[title]
     needs(*programs)
-    if title.startswith("CONTAINERS"):
-        place.add_bridge()
+    if title == BRIDGE:
+        place.add_bridge(int(calls_iptables))
+        place.calls_iptables = calls_iptables
     session = Session(place, GUIDES[title]).play(download if outcome is migration else None)
     outcome(place, session)
     ended = place.interrupt()

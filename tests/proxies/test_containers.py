@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Containers behind a bridge of the router's, which hides their addresses: intercepted before translation, whether the bridge
 calls iptables (br_netfilter) or not."""
+import re
+
 import pytest
 
 from lab import ASKED, Netns, endpoint, wait_until
@@ -94,6 +96,24 @@ def test_what_is_not_for_the_proxy(bridged, intercept, family):
     assert inside.clients() == {CONTAINERS[0][family]}
     assert curl(bridged.containers[0], "-g", url(ASKED[family], 81)).stdout == "hello\n"
     assert curl(bridged.containers[0], "-g", "-m", "2", url(ASKED[family]), check=False).returncode == 28
+
+
+@families
+@calls
+def test_why_containers_networks_are_left_out(bridged, intercept, br_netfilter, family):
+    """The control: with `not_dst` away, a bridge that calls iptables queues what containers send each other, too. It goes straight
+    on whatever its mark, so that is for nothing, and without a proxy it is dropped."""
+    inside = Nginx(bridged.containers[1]).start()
+    text = example("containers.toml")
+    without = re.sub(r", not_dst = \[[^]]*\]", "", text)
+    assert without != text
+    utproxy = intercept(bridged, without)
+    alone = curl(bridged.containers[0], "-g", "-m", "3", url(CONTAINERS[1][family]), check=False)
+    assert alone.returncode == (28 if br_netfilter else 0)
+    HaProxy(bridged.router, example("haproxy-plain.cfg")).start()
+    assert curl(bridged.containers[0], "-g", url(CONTAINERS[1][family])).stdout == "hello\n"
+    assert inside.clients() == {CONTAINERS[0][family]}
+    assert (utproxy.stats()["targets"]["containers"]["verdicts"]["marked"] > 0) == bool(br_netfilter)
 
 
 KERNELS = """
