@@ -6,7 +6,8 @@ import re
 import pytest
 
 from lab import ASKED, Netns, endpoint, wait_until
-from stock import HaProxy, Nginx, curl, errors_found, example
+from stock import HaProxy, Nginx, Unbound, curl, dig, errors_found, example
+from test_dns import NOBODY, RECORDS, SERVER
 
 BRIDGE = {4: "10.88.0.1", 6: "fd88::1"}
 CONTAINERS = [{4: "10.88.0.2", 6: "fd88::2"}, {4: "10.88.0.3", 6: "fd88::3"}]
@@ -84,6 +85,23 @@ def test_from_the_containers_address(bridged, intercept, family):
     intercept(bridged, example("containers.toml").replace("on_port", "divert_replies = true\non_port"))
     assert curl(bridged.containers[0], "-g", url(ASKED[family])).stdout == "hello\n"
     assert bridged.origin.seen()[-1][0] == UPLINK[family]
+
+
+@pytest.mark.parametrize("words", [[], ["+tcp"]], ids=["udp", "tcp"])
+@families
+@calls
+def test_names(bridged, intercept, family, words):
+    """Whichever server a container asks, the host's Unbound answers from that one's address, and asks with its own."""
+    Unbound(bridged.server, SERVER, data=RECORDS).start()
+    resolver = Unbound(bridged.router, forward="10.77.2.2").start()
+    text = example("containers.toml").replace("on_port = 1080", "on_port = 53")
+    text = text.replace('proto = "tcp", dport = [80, 8080]', 'proto = ["udp", "tcp"], dport = 53')
+    utproxy = intercept(bridged, text)
+    assert errors_found(bridged, utproxy) == []
+    for own, space in zip(CONTAINERS, bridged.containers):
+        [line] = dig(space, "-b", own[family], f"@{NOBODY[family]}", *words, "one.example", "A")
+        assert line.split()[-1] == "192.0.2.1"
+        assert f"info: {own[family]} one.example. A IN" in resolver.log("log")
 
 
 @families
