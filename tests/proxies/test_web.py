@@ -95,9 +95,15 @@ def forwarded(lab):
     return [int(number) for number in re.findall(r"packets (\d+)", lab.router.run("nft", "list", "table", "inet", "watch").stdout)]
 
 
+def connections(lab, state):
+    """How many the client has to port 80 in this state."""
+    return len(lab.client.run("ss", "-Htn", "state", state, "dport = :80").stdout.splitlines())
+
+
 @pytest.mark.load
+@families
 @both
-def test_a_restart_among_500_downloads(lab, intercept, kind):
+def test_a_restart_among_500_downloads(lab, intercept, kind, family):
     """1,500 downloads, 500 at a time, of 1 MB that take five seconds, and five past the proxy. It is killed while the second
     500 are on their way, and started again: those that were open end, at once; all others are whole, whether they began while
     no proxy was there or later, and none of them went past it."""
@@ -106,27 +112,26 @@ def test_a_restart_among_500_downloads(lab, intercept, kind):
     proxy = PROXIES[kind](lab.router).start()
     utproxy = intercept(lab, example(f"{kind}.toml"))
     lab.router.sh(FORWARDED)
-    past = Downloads(lab.client, url(4, "/slow/file", 81), file, 25, 5, 100)
-    through = Downloads(lab.client, url(4, "/slow/file"), file, 1500, 500, 100)
-    wait_until(lambda: len(through.done()) >= 600, 60, "the first downloads to end")
+    past = Downloads(lab.client, url(family, "/slow/file", 81), file, 25, 5, 100)
+    through = Downloads(lab.client, url(family, "/slow/file"), file, 1500, 500, 100)
+    wait_until(lambda: len(through.done()) >= 600 and connections(lab, "established") >= 200, 60, "the first downloads to end")
     before = time.time()
     proxy.process.stop(9)
     killed = time.time()
-    asking = ("ss", "-Htn", "state", "syn-sent", "dport = :80")
-    wait_until(lambda: len(lab.client.run(*asking).stdout.splitlines()) >= 50, 30, "others to ask while no proxy is there")
+    wait_until(lambda: connections(lab, "syn-sent") >= 50, 30, "others to ask while no proxy is there")
     proxy.start()
     listens = time.time()
     done = through.wait()
     failed = [each for each in done if each.status]
     between = [each for each in done if killed < each.began < listens]
-    print(f"{kind}: away for {listens - killed:.2f} s, {len(failed)} failed, the last after "
+    print(f"{kind}, IPv{family}: away for {listens - killed:.2f} s, {len(failed)} failed, the last after "
           f"{max(each.ended for each in failed) - killed:.2f} s; {len(between)} began meanwhile, "
           f"{len([each for each in done if each.began > listens])} later; {time.time() - done[0].began:.1f} s in all")
-    assert 100 < len(failed) <= 500
+    assert len(failed) > 100
     assert [each for each in failed if each.began > killed or each.ended < before] == []
     assert [each for each in failed if each.status == 28] == [], "none hangs"
     assert all(each.whole for each in done if not each.status)
-    assert len(between) >= 50 and [each for each in done if each.began > listens]
+    assert between and [each for each in done if each.began > listens]
     assert all(each.whole for each in past.wait())
     direct, control = forwarded(lab)
     assert direct == 0 and control > 25
