@@ -16,6 +16,7 @@ for room in ("system", "proxies"):
 from place import Place  # noqa: E402
 from stock import Nginx, Unbound  # noqa: E402
 from place import NAMES  # noqa: E402
+from printed import FILE_TEXT  # noqa: E402
 
 # What knows example.org for the whole world, and what the router's own Unbound is told on top of the guides: to ask it, and not
 # to look for signatures that it does not have.
@@ -47,3 +48,26 @@ def place(utproxy):
         yield made
     finally:
         made.close()
+
+
+NFT = """
+nft add table inet mangle
+nft 'add chain inet mangle prerouting { type filter hook prerouting priority mangle; }'
+"""
+ASKING = """
+import socket, time
+asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    asked.sendto(b"question", ("9.9.9.9", 53))
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def router(place):
+    """The router, with a client that asks a server which no listener answers for, and the README's file."""
+    place.home()
+    place.router.sh(NFT)
+    place.write("/etc/utproxy/utproxy.toml", FILE_TEXT)
+    place.client.start(sys.executable, "-c", ASKING, name="asking")
+    return place.router

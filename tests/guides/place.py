@@ -6,7 +6,7 @@
     container eth0 ====== br0 of the router, 10.88.0.1/16
     10.88.0.2/16
 
-All of them share a view of the file system of their own, in which /etc, /var and /run may be written to and
+All of them share a view of the file system of their own, in which /etc, /var, /usr/local and /run may be written to and
 /usr/share/doc/utproxy/examples is tools/examples, so that commands run as they are printed and nothing is left behind.
 """
 import atexit
@@ -29,7 +29,7 @@ NAMES = ["example.org. 60 IN A 203.0.113.80", "example.org. 60 IN AAAA 2001:db8:
 VIEW = f"""
 mount --make-rprivate /
 mount -t tmpfs none {{scratch}}
-for d in etc var usr/share/doc; do
+for d in etc var usr/local usr/share/doc; do
     mkdir -p {{scratch}}/$d {{scratch}}/work/$d
     mount -t overlay none -o lowerdir=/$d,upperdir={{scratch}}/$d,workdir={{scratch}}/work/$d /$d
 done

@@ -49,3 +49,17 @@ def indented_blocks(markdown):
     """Markdown's blocks of code, as lists of lines; a blank line between two indented ones belongs to the block."""
     found = re.findall(r"(?<=\n\n)(?:    .*\n(?:\n(?=    ))*)+", markdown)
     return [[line[4:] for line in block.splitlines()] for block in found]
+
+
+README_BLOCKS = indented_blocks(README.read_text())
+# The README's file, and the line that it gives for all of a router.
+FILE = "# /etc/utproxy/utproxy.toml"
+FILE_TEXT = next("\n".join(block) for block in README_BLOCKS if block[0] == FILE)
+BY_UTPROXY = next(line.strip() for line in README.read_text().partition("or all of it by utproxy")[2].splitlines()
+                  if line.startswith("    utproxy run "))
+
+
+def page_blocks():
+    """[(page, block)] of all pages but the guides, a block as a list of lines."""
+    return [(path.name.removesuffix(".scd"), text.splitlines()) for path in sorted(PAGE.parent.glob("*.scd")) if path != PAGE
+            for text in re.findall(r"^```\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)]

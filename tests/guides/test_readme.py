@@ -1,118 +1,143 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each command of the README's blocks is typed as it is printed, on the router of a network of its own for each block. Where a
-block asks utproxy and starts none, the README's "all of it by utproxy" runs. Commands stand here only where they are not run."""
-import signal
+"""Each command of the README's blocks is typed as it is printed, on the router of a network of its own for each block. Commands
+stand here only where they are not run, or where it is looked at what they promise."""
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 
-from lab import wait_until
-from printed import PAGE, README, ROOT, guides, indented_blocks
+from place import CLIENTS
+from printed import FILE, PAGE, README, README_BLOCKS, ROOT, guides
 from stock import need
+from typed import CANNOT, commands, daemons, end_daemons, type_block, words
 
 TEXT = README.read_text()
-BLOCKS = indented_blocks(TEXT)
-PROGRAMS = {"utproxy", "ip", "iptables", "nft", "sudo", "cd", "haproxy", "systemctl", "meson", "ninja", "tools/demo", "tools/check",
-            "tools/package"}
-NOT_RUN = {
-    "tools/demo": "tests/system/test_demo.py runs it",
-    "tools/check": "it runs this test",
-    "tools/package": "tests/package/test_debian.py runs it",
-    "sudo apt install ./build-package/utproxy_*.deb": "tests/package/test_debian.py does, in a root file system of its own",
-    "meson setup build --buildtype=release -Dtests=false -Dbenchmarks=false": "tests/package/installing.py sets up a build",
-    "ninja -C build && sudo meson install -C build": "tests/package/test_install.py, into a directory of its own",
-    "sudo systemctl enable --now utproxy": "no service manager is in a test's namespace",
-    "utproxy run --take-over ...          # beside the running one, with the same --control":
-        "the dots are the running one's words; tests/system/test_take_over.py does it",
-    "systemctl restart utproxy            # the same with the systemd unit, also after an upgrade":
-        "no service manager is in a test's namespace",
-    "utproxy bench": "takes half a minute of all processors; tests/contract/test_bench.py runs it shortened",
+ELSEWHERE = {  # Where a line is run, by words that stand there.
+    "tools/demo": ("tests/system/test_demo.py", '"tools" / "demo-walk.py"'),
+    "tools/check": ("tools/check", "tests/guides"),
+    "tools/package": ("tests/package/test_debian.py", '"tools/package"'),
+    "sudo apt install ./build-package/utproxy_*.deb": ("tests/package/test_debian.py", '"dpkg", "--install"'),
+    "meson setup build --buildtype=release -Dtests=false -Dbenchmarks=false":
+        ("tests/guides/test_install_block.py", '"meson setup build "'),
+    "ninja -C build && sudo meson install -C build": ("tests/guides/test_install_block.py", '"meson setup build "'),
+    "utproxy bench": ("tests/guides/test_readme.py", "def test_bench_as_printed("),
 }
+LINES = {words(line) for block in README_BLOCKS for line in block}
+LEFT = {*ELSEWHERE, *CANNOT}
 SHOWN = {  # what is printed by something, by its first words
     "conversation": "tools/demo, which tests/system/test_demo.py runs",
     "# utproxy doctor": "a router without an `ip rule`, as in the guide for debugging a kernel TPROXY",
     "03:04:05.123": "trace, whose text tests/tools/trace_text_test.cc has",
 }
-FILE = "# /etc/utproxy/utproxy.toml"
-NFT = """
-nft add table inet mangle
-nft 'add chain inet mangle prerouting { type filter hook prerouting priority mangle; }'
-"""
-ASKING = """
-import socket, time
-asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-while True:
-    asked.sendto(b"question", ("9.9.9.9", 53))
-    time.sleep(0.05)
-"""
+TYPED = [block for block in README_BLOCKS if commands(block) and not all(words(line) in LEFT for line in block)]
 
 
-def commands(block):
-    return all(line.split()[0] in PROGRAMS for line in block if line.strip())
-
-
-TYPED = [block for block in BLOCKS if commands(block) and not all(line in NOT_RUN for line in block)]
+def block_with(text):
+    [block] = [block for block in README_BLOCKS if any(text in line for line in block)]
+    return block
 
 
 def test_every_block_is_known():
-    for block in BLOCKS:
-        shown = any(block[0].startswith(words) for words in [*SHOWN, FILE])
+    for block in README_BLOCKS:
+        shown = any(block[0].startswith(first) for first in [*SHOWN, FILE])
         assert commands(block) != shown, block
-    assert len(TYPED) >= 12
+    assert len(TYPED) >= 13
 
 
-def test_what_is_not_run_is_there():
-    lines = {line for block in BLOCKS for line in block}
-    assert set(NOT_RUN) <= lines
+@pytest.mark.parametrize("line", ELSEWHERE)
+def test_run_elsewhere(line):
+    assert line in LINES
+    path, there = ELSEWHERE[line]
+    assert there in (ROOT / path).read_text()
 
 
-def by_utproxy():
-    """The line that the README gives for all of it."""
-    after = TEXT.partition("or all of it by utproxy")[2]
-    return next(line.strip() for line in after.splitlines() if line.startswith("    utproxy run "))
+@pytest.mark.parametrize("line", [line for line in CANNOT if line in LINES])
+def test_run_nowhere(line):
+    pytest.skip(f"not typed: {CANNOT[line]}")
 
 
-def stays(line):
-    """Whether a command is ended by Ctrl-C only."""
-    if line.startswith("utproxy trace"):
-        return not any(word in line for word in (" --last ", " --until ", " --count "))
-    return line.endswith("&") or ("utproxy run " in line and " --check " not in line)
-
-
-@pytest.fixture
-def router(place):
-    """The router, with a client that asks a server which no listener answers for, and the README's file."""
-    place.home()
-    place.router.sh(NFT)
-    file = next("\n".join(block) for block in BLOCKS if block[0] == FILE)
-    place.write("/etc/utproxy/utproxy.toml", file)
-    place.client.start(sys.executable, "-c", ASKING, name="asking")
-    return place.router
-
-
-@pytest.mark.parametrize("block", TYPED, ids=lambda block: block[0].split("#")[0].strip())
+@pytest.mark.parametrize("block", TYPED, ids=lambda block: words(block[0]))
 def test_block(place, router, block):
-    if any(line.startswith("haproxy") for line in block):
-        need("haproxy")
-    if not any("utproxy run " in line for line in block) and any(line.startswith("utproxy") for line in block):
-        router.terminal(by_utproxy())
-        # The client's packets are there to be looked at.
-        wait_until(lambda: router.type("utproxy trace --last 1").stdout, 10, "a decision")
-    for line in block:
-        if line in NOT_RUN or not line.strip():
-            continue
-        if line.startswith("cd "):
-            place.cwd = line.split()[1]
-        elif stays(line):
-            router.terminal(line.removesuffix("&"))
-        else:
-            done = router.type(line)
-            # What doctor finds is that nobody listens.
-            assert done.returncode == ("doctor" in line), f"{line}: {done.stdout}{done.stderr}"
-    daemons = [process for process in router.started if "utproxy run" in process.argv[-1]]
-    assert daemons or not any("utproxy run " in line and stays(line) for line in block)
-    assert [process.stop(signal.SIGINT) for process in daemons] == [0] * len(daemons), [each.err() for each in daemons]
+    """That of "Another process in its place" beside the one that the block about a file has started, which it must end."""
+    takes_over = block == block_with("systemctl restart")
+    if takes_over:
+        router.terminal(next(line for line in block_with("utproxy run --config /etc/") if "--check" not in line))
+    type_block(place, block, LEFT)
+    if takes_over:
+        old, new = daemons(router)
+        assert old.popen.wait(20) == 0 and new.alive()
+        losses = json.loads(router.type("utproxy stats -j").stdout)["losses"]
+        assert losses and not any(losses.values())
+    end_daemons(router)
+
+
+@pytest.mark.load
+def test_bench_as_printed(place):
+    done = subprocess.run(place.router.wrap(["bash", "-e", "-c", "utproxy bench"]), capture_output=True, text=True, timeout=500)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert "Gbit/s" in done.stdout
+
+
+def test_several_listeners(place):
+    """The block of that section, with a HAProxy at each port and clients: each goes to one port, those of one that ends to the
+    others, and all to the backup where none is left."""
+    need("haproxy")
+    [line] = block_with("--backup-port")
+    ports = [int(port) for port in re.search(r"--on-port ([\d,]+)", line)[1].split(",")]
+    backup = int(re.search(r"--backup-port (\d+)", line)[1])
+    proxies = {}
+    for port in [*ports, backup]:
+        place.router.type(f"sed s/:1080/:{port}/ haproxy-plain.cfg > /run/{port}.cfg")
+        proxies[port] = place.router.terminal(f"haproxy -db -f /run/{port}.cfg")
+    place.router.terminal(line)
+
+    def packets():
+        [target] = json.loads(place.router.type("utproxy stats -j").stdout)["targets"].values()
+        return {each["port"]: each["packets"] for each in target["on_ports"]}
+
+    def port_of(address):
+        before = packets()
+        done = place.client.run(need("curl"), "-sS", "-m", "5", "--interface", address, "http://203.0.113.80/")
+        assert done.stdout == "hello\n" and place.web.seen()[-1][-1] == address
+        [port] = [port for port, number in packets().items() if number > before[port]]
+        return port
+
+    before = {address: port_of(address) for address in CLIENTS}
+    assert 1 < len(set(before.values())) and set(before.values()) <= set(ports)
+    gone = before[CLIENTS[0]]
+    rest = set(ports) - {gone}
+    proxies[gone].stop()
+    after = {address: port_of(address) for address in CLIENTS}
+    assert all(after[a] == before[a] if before[a] != gone else after[a] in rest for a in CLIENTS)
+    for port in rest:
+        proxies[port].stop()
+    assert {port_of(address) for address in CLIENTS} == {backup}
+    end_daemons(place.router)
+
+
+def spans():
+    """Commands within the README's sentences: what stands between backquotes and begins with utproxy and a command."""
+    found = re.findall(r"(?<!`)`(utproxy [a-z][^`]*)`(?!`)", re.sub(r"\n", " ", TEXT))
+    return sorted(set(" ".join(each.split()) for each in found))
+
+
+@pytest.mark.parametrize("span", spans())
+def test_words_within_sentences(utproxy, span):
+    """The command and each of its options exist."""
+    _, command, *rest = span.split()
+    text = subprocess.run([utproxy, command, "--help"], capture_output=True, text=True, check=True).stdout
+    for word in rest:
+        assert not word.startswith("-") or re.search(rf"(^|\s){re.escape(word)}\b", text), (span, word)
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"`([\w./-]+ --help)`", TEXT)) - {"utproxy --help"}))
+def test_help_of_programs(build_dir, line):
+    program = line.split()[0]
+    path = build_dir / program.removeprefix("build/") if program.startswith("build/") else ROOT / program
+    done = subprocess.run([path, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) > 3, done
 
 
 def test_the_index_names_each_guide():
