@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lab import ASKED, CLIENT, wait_until
-from stock import Unbound, dig, errors_found, example, sockets
+from stock import Unbound, dig, errors_found, example, need, sockets
 
 NOBODY = {4: "198.51.100.1", 6: "2001:db8:1::1"}  # no server is there
 RECORDS = ["one.example. 60 IN A 192.0.2.1", "one.example. 60 IN AAAA 2001:db8::1"]
@@ -75,16 +75,49 @@ match = { proto = "udp", dport = 53, iif = "lan0" }
 """
 
 
+def start_forwarder(lab, family, number):
+    """For so many datagrams."""
+    started = lab.router.start(sys.executable, pathlib.Path(__file__).with_name("forwarder.py"),
+                               "0.0.0.0" if family == 4 else "::", 1053, number)
+    wait_until(lambda: sockets(lab.router, 1053), 20, "the forwarder to listen")
+    return started
+
+
 @families
 def test_from_the_clients_address(lab, intercept, family):
     """UDP, transparent on both sides, by a program of the test's own on another port than the one asked."""
     origin = Unbound(lab.server, SERVER, data=RECORDS).start()
-    forwarder = lab.router.start(sys.executable, pathlib.Path(__file__).with_name("forwarder.py"),
-                                 "0.0.0.0" if family == 4 else "::", 1053, 20)
-    wait_until(lambda: sockets(lab.router, 1053), 20, "the forwarder to listen")
+    forwarder = start_forwarder(lab, family, 20)
     intercept(lab, BOTH_WAYS)
     for _ in range(20):
         [line] = dig(lab.client, "-b", CLIENT[family], f"@{ASKED[family]}", "one.example", "A")
         assert line.split()[-1] == "192.0.2.1"
     assert forwarder.popen.wait(20) == 0, forwarder.err()
     assert origin.log("log").count(f"info: {CLIENT[family]} one.example. A IN") == 20
+
+
+@families
+def test_killed_in_the_middle(lab, intercept, family):
+    """Of 1,000 questions, one after the other: the one that finds nobody is asked again, and answered when the forwarder is back;
+    none goes past it."""
+    names = [f"n{n % 200}.example" for n in range(1000)]
+    origin = Unbound(lab.server, SERVER, data=[f"n{n}.example. 60 IN A 192.0.2.{n}" for n in range(200)]).start()
+    lab.router.sh("""
+        nft add table inet watch
+        nft 'add chain inet watch forward { type filter hook forward priority filter; }'
+        nft add rule inet watch forward iifname lan0 udp dport 53 counter
+    """)
+    forwarder = start_forwarder(lab, family, 2000)
+    utproxy = intercept(lab, BOTH_WAYS)
+    questions = [word for name in names for word in (f"@{ASKED[family]}", name, "A")]
+    asking = lab.client.start(need("dig"), "+tries=10", "+time=1", "+noall", "+answer", *questions, name="dig")
+    wait_until(lambda: origin.log("log").count(" A IN") >= 50, 30, "the first answers")
+    forwarder.stop(9)
+    wait_until(lambda: utproxy.stats()["targets"]["dns"]["reasons"]["no_socket"], 20, "a question for nobody")
+    assert asking.alive()
+    start_forwarder(lab, family, 2000)
+    assert asking.popen.wait(60) == 0, asking.err()
+    answers = [line.split() for line in asking.out().splitlines() if line and not line.startswith(";")]
+    assert [words[0].removesuffix(".") for words in answers] == names
+    assert [words[-1] for words in answers] == [f"192.0.2.{n % 200}" for n in range(1000)]
+    assert "packets 0 " in lab.router.run("nft", "list", "table", "inet", "watch").stdout
