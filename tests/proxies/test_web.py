@@ -104,17 +104,18 @@ def connections(lab, state):
 @families
 @both
 def test_a_restart_among_500_downloads(lab, intercept, kind, family):
-    """1,500 downloads, 500 at a time, of 1 MB that take five seconds, and five past the proxy. It is killed while the second
-    500 are on their way, and started again: those that were open end, at once; all others are whole, whether they began while
-    no proxy was there or later, and none of them went past it."""
+    """1,000 downloads, 500 at a time, of 2 MB that take ten seconds, and five past the proxy. It is killed when most of the first
+    500 are on their way (of a slow machine, when a hundred have ended), and started again: those that were open end, at once; all
+    others are whole, whether they began while no proxy was there or later, and none of them went past it."""
     origin = Nginx(lab.server, (80, 81)).start()
-    file = origin.generate("file", 1_000_000)
+    file = origin.generate("file", 2_000_000)
     proxy = PROXIES[kind](lab.router).start()
     utproxy = intercept(lab, example(f"{kind}.toml"))
     lab.router.sh(FORWARDED)
-    past = Downloads(lab.client, url(family, "/slow/file", 81), file, 25, 5, 100)
-    through = Downloads(lab.client, url(family, "/slow/file"), file, 1500, 500, 100)
-    wait_until(lambda: len(through.done()) >= 600 and connections(lab, "established") >= 200, 60, "the first downloads to end")
+    past = Downloads(lab.client, url(family, "/slow/file", 81), file, 15, 5, 100)
+    through = Downloads(lab.client, url(family, "/slow/file"), file, 1000, 500, 100)
+    wait_until(lambda: connections(lab, "established") >= 450 or len(through.done()) >= 100, 60, "the first downloads to begin")
+    opened = connections(lab, "established")
     before = time.time()
     proxy.process.stop(9)
     killed = time.time()
@@ -124,17 +125,17 @@ def test_a_restart_among_500_downloads(lab, intercept, kind, family):
     done = through.wait()
     failed = [each for each in done if each.status]
     between = [each for each in done if killed < each.began < listens]
-    print(f"{kind}, IPv{family}: away for {listens - killed:.2f} s, {len(failed)} failed, the last after "
+    print(f"{kind}, IPv{family}: away for {listens - killed:.2f} s, {opened} were open, {len(failed)} failed, the last after "
           f"{max(each.ended for each in failed) - killed:.2f} s; {len(between)} began meanwhile, "
           f"{len([each for each in done if each.began > listens])} later; {time.time() - done[0].began:.1f} s in all")
-    assert len(failed) > 100
+    assert len(failed) >= opened / 2
     assert [each for each in failed if each.began > killed or each.ended < before] == []
     assert [each for each in failed if each.status == 28] == [], "none hangs"
     assert all(each.whole for each in done if not each.status)
     assert between and [each for each in done if each.began > listens]
     assert all(each.whole for each in past.wait())
     direct, control = forwarded(lab)
-    assert direct == 0 and control > 25
+    assert direct == 0 and control > 15
     assert utproxy.process.alive() and proxy.process.alive()
 
 
