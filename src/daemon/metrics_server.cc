@@ -101,13 +101,18 @@ absl::Status MetricsServer::Serve(std::function<std::string()> text) {
                                               const char*, size_t*, void**) {
     return static_cast<MHD_Result>(Answer(self, connection, url, method));
   };
+  const MHD_NotifyConnectionCallback notify = [](void* self, MHD_Connection* connection, void**,
+                                                 MHD_ConnectionNotificationCode what) {
+    auto* server = static_cast<MetricsServer*>(self);
+    what == MHD_CONNECTION_NOTIFY_STARTED ? server->Begin(connection) : server->End(connection);
+  };
   // From here on the socket is the library's. MHD_USE_ITC: without it the library wakes its thread
   // by a shutdown of the socket, which another process may have by then (Leave).
-  daemon_ = MHD_start_daemon(MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0,
-                             nullptr, nullptr, answer, this, MHD_OPTION_LISTEN_SOCKET,
-                             listener_.get(), MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
-                             MHD_OPTION_CONNECTION_TIMEOUT, kTimeoutSeconds,
-                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, size_t{16384}, MHD_OPTION_END);
+  daemon_ = MHD_start_daemon(
+      MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0, nullptr, nullptr, answer,
+      this, MHD_OPTION_LISTEN_SOCKET, listener_.get(), MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
+      MHD_OPTION_CONNECTION_TIMEOUT, kTimeoutSeconds, MHD_OPTION_NOTIFY_CONNECTION, notify, this,
+      MHD_OPTION_CONNECTION_MEMORY_LIMIT, size_t{16384}, MHD_OPTION_END);
   if (daemon_ == nullptr) return absl::InternalError("serve metrics: the server did not start");
   (void)listener_.release();
   return absl::OkStatus();
@@ -120,6 +125,23 @@ MetricsServer::~MetricsServer() {
 // A shutdown would be all its owners'.
 void MetricsServer::Leave() {
   if (daemon_ != nullptr) listener_.reset(MHD_quiesce_daemon(daemon_));
+}
+
+// The library's timeout begins anew with each byte, so a client could keep its place for ever. It
+// accepts no one while all places are taken: hence some are made free before. It notices the
+// shutdown in its next round, and closes the descriptor itself.
+void MetricsServer::Begin(MHD_Connection* connection) {
+  const MHD_ConnectionInfo* info =
+      MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+  if (info == nullptr) return;
+  clients_.push_back({connection, info->connect_fd});
+  if (clients_.size() <= kKeptConnections) return;
+  (void)::shutdown(clients_.front().fd, SHUT_RDWR);
+  clients_.pop_front();
+}
+
+void MetricsServer::End(MHD_Connection* connection) {
+  clients_.remove_if([=](const Client& client) { return client.connection == connection; });
 }
 
 int MetricsServer::Answer(void* self, MHD_Connection* connection, const char* url,

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 
@@ -19,11 +20,14 @@ struct MHD_Connection;
 namespace utproxy {
 
 // Answers GET /metrics over HTTP, on a thread of its own, which gives way to all others. At most
-// kMaxConnections at a time, each closed after some seconds without a word; the text is made anew
-// once in kFreshNs at most, however often it is asked for.
+// kMaxConnections at a time, each closed after some seconds without a word; a client that says a
+// byte now and then goes where the places run short, the oldest first, so that a new one is always
+// let in. The text is made anew once in kFreshNs at most, however often it is asked for.
 class MetricsServer {
  public:
-  static constexpr unsigned kMaxConnections = 16;
+  static constexpr unsigned kMaxConnections = 64;
+  // Beyond these the oldest is cut off; the rest is for those that arrive meanwhile.
+  static constexpr unsigned kKeptConnections = 48;
   static constexpr unsigned kTimeoutSeconds = 5;
   static constexpr int64_t kFreshNs = 200'000'000;
 
@@ -45,6 +49,8 @@ class MetricsServer {
   explicit MetricsServer(UniqueFd listener)
       : listener_(std::move(listener)), fd_(listener_.get()) {}
   static int Answer(void* self, MHD_Connection* connection, const char* url, const char* method);
+  void Begin(MHD_Connection* connection);
+  void End(MHD_Connection* connection);
   const std::string& Text();
 
   UniqueFd listener_;
@@ -52,6 +58,11 @@ class MetricsServer {
   std::function<std::string()> make_;
   MHD_Daemon* daemon_ = nullptr;
   // The server's thread's.
+  struct Client {
+    MHD_Connection* connection;
+    int fd;  // the library's, open until End
+  };
+  std::list<Client> clients_;  // not cut off yet, the oldest first
   std::string text_;
   int64_t made_ns_ = 0;
 };

@@ -142,6 +142,37 @@ def test_idle_and_rude_clients_hold_up_nobody(lab, engine):
         connection.close()
 
 
+def drip(clients):
+    """One byte more of a header from each, which its timeout begins anew with; those that were cut off come again."""
+    for n, client in enumerate(clients):
+        try:
+            client.send(b"x")
+        except OSError:
+            client.close()
+            clients[n] = socket.create_connection(("127.0.0.1", METRICS), timeout=5)
+            clients[n].sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+
+
+def test_dripping_clients_hold_up_nobody(lab, engine):
+    """More than are served at a time, none of them ever silent for as long as it takes to be cut off: a scrape is answered all
+    the while, and its connection is none of those that go."""
+    clients = []
+    try:
+        with lab.router.entered():
+            for n in range(80):
+                clients.append(socket.create_connection(("127.0.0.1", METRICS), timeout=5))
+                clients[n].sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+        for n in range(12):  # longer than the timeout
+            with lab.router.entered():
+                drip(clients)
+            assert answered(lab), f"round {n}"
+            time.sleep(0.7)
+    finally:
+        for client in clients:
+            client.close()
+    assert wait_until(lambda: answered(lab), 30, "an answer")
+
+
 def answered(lab):
     try:
         return request(lab)[0].status == 200
