@@ -6,6 +6,7 @@
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 
+#include <array>
 #include <cerrno>
 #include <mutex>
 #include <utility>
@@ -39,9 +40,30 @@ void SilenceLibbpf() {
   std::call_once(once, [] { libbpf_set_print(nullptr); });
 }
 
+// What loading holds at once (maps, program, BTF), with some to spare.
+constexpr size_t kLoadDescriptors = 12;
+
+constexpr char kDescriptorRemedy[] =
+    "raise the limit on open files (ulimit -n, or LimitNOFILE= of the service)";
+
+// EMFILE or ENFILE where nothing more can be opened; else 0. libbpf says it as another error, or
+// takes what it can't open for what the kernel has not.
+int DescriptorsRunOut(int error) {
+  if (error == EMFILE || error == ENFILE) return error;
+  std::array<UniqueFd, kLoadDescriptors> spare;
+  for (UniqueFd& fd : spare) {
+    fd.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (!fd.valid()) return errno == EMFILE || errno == ENFILE ? errno : 0;
+  }
+  return 0;
+}
+
 absl::Status LoadError(int error) {
   const absl::Status status = ErrnoStatus(error, "load the sk_lookup program");
   if (error == EPERM || error == EACCES) return WithRemedy(status, kPrivilegeRemedy);
+  if (const int out = DescriptorsRunOut(error); out != 0) {
+    return WithRemedy(ErrnoStatus(out, "load the sk_lookup program"), kDescriptorRemedy);
+  }
   if (error == ENOSYS || libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SK_LOOKUP, nullptr) == 0) {
     return WithRemedy(absl::UnimplementedError(
                           "load the sk_lookup program: this kernel has no programs of that type"),

@@ -127,3 +127,15 @@ def test_end_under_traffic_loses_no_packet(make_lab, make_engine, queues, round_
     came, delivered, passed = counted(lab.router)
     assert came == delivered + passed
     assert leftovers(lab.router) == []
+
+
+def test_out_of_descriptors(lab, utproxy, tmp_path):
+    """Whichever open is the first that fails: too low a limit is said to be that, and no fault of the kernel's."""
+    words = [utproxy, "run", "--queue-num", 9, "--on-port", 1, "--control", tmp_path / "control.sock"]
+    said = {}
+    for limit in range(6, 20):
+        done = lab.router.run("bash", "-c", f'ulimit -n {limit}; exec timeout 20 "$@"', "bash", *words, check=False)
+        assert done.returncode == 1, (limit, done)
+        said[limit] = done.stderr.splitlines()[0]
+    assert all("Too many open files" in line for line in said.values()), said
+    assert any("load the sk_lookup program: " in line for line in said.values()), said
