@@ -119,7 +119,9 @@ class RunCommand : public Command {
   absl::StatusOr<std::unique_ptr<Daemon>> Start(const Configuration& configuration,
                                                 Environment& env) {
     Inheritance inheritance;
-    inheritance.estate = manager_.Inherited();
+    std::vector<std::string> warnings;
+    inheritance.estate = manager_.Inherited(&warnings);
+    for (const std::string& w : warnings) Log(env, LogLevel::kWarning, w);
     if (take_over_) {
       ASSIGN_OR_RETURN(inheritance.predecessor, Predecessor::Connect(options_.control_path));
       inheritance.estate = std::move(inheritance.predecessor->estate());

@@ -1,18 +1,49 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "service_manager.h"
 
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
+#include <absl/strings/string_view.h>
+#include <fcntl.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <utility>
 
 #include "base/clock.h"
+#include "base/fd.h"
 
 namespace utproxy::tools {
 
-ServiceManager::ServiceManager() : keeps_(std::getenv("NOTIFY_SOCKET") != nullptr) {
+// As sd_listen_fds_with_names(3) does, which knows of all or nothing: it fails where one of them is
+// not open, and then leaves the others open and nobody's. Empty where they are for another process,
+// or not as many as there are names.
+std::vector<ServiceManager::Passed> ServiceManager::PassedToThis() {
+  const auto value = [](const char* name) {
+    const char* text = std::getenv(name);
+    return absl::string_view(text == nullptr ? "" : text);
+  };
+  std::vector<Passed> passed;
+  int64_t process = 0;
+  size_t count = 0;
+  if (!absl::SimpleAtoi(value("LISTEN_PID"), &process) || process != ::getpid() ||
+      !absl::SimpleAtoi(value("LISTEN_FDS"), &count)) {
+    return passed;
+  }
+  const std::vector<std::string> names = absl::StrSplit(value("LISTEN_FDNAMES"), ':');
+  if (names.size() != count) return passed;
+  for (const std::string& name : names) {
+    const int fd = SD_LISTEN_FDS_START + static_cast<int>(passed.size());
+    passed.push_back({name, fd, ::fcntl(fd, F_GETFD) >= 0});
+  }
+  return passed;
+}
+
+ServiceManager::ServiceManager()
+    : passed_(PassedToThis()), keeps_(std::getenv("NOTIFY_SOCKET") != nullptr) {
   uint64_t us = 0;
   if (::sd_watchdog_enabled(0, &us) > 0) {
     watchdog_ns_ = static_cast<int64_t>(std::min<uint64_t>(us, INT64_MAX / 1000) * 1000);
@@ -34,18 +65,20 @@ void ServiceManager::Status(const std::string& status) const {
   (void)::sd_notifyf(0, "STATUS=%s", status.c_str());
 }
 
-Estate ServiceManager::Inherited() {
+Estate ServiceManager::Inherited(std::vector<std::string>* warnings) {
   Estate estate;
-  char** names = nullptr;
-  const int count = ::sd_listen_fds_with_names(/*unset_environment=*/1, &names);
-  for (int i = 0; i < count; ++i) {
-    UniqueFd fd(SD_LISTEN_FDS_START + i);
-    if (names == nullptr || names[i] == nullptr) continue;
-    kept_[names[i]] = false;
-    estate.Add(names[i], std::move(fd));
-    std::free(names[i]);
+  for (const Passed& passed : std::exchange(passed_, {})) {
+    if (!passed.open) {
+      warnings->push_back(absl::StrCat("LISTEN_FDNAMES: ", passed.name, " is descriptor ",
+                                       passed.fd, ", which is not open: left out"));
+      continue;
+    }
+    UniqueFd fd(passed.fd);
+    (void)::fcntl(fd.get(), F_SETFD, FD_CLOEXEC);
+    kept_[passed.name] = false;
+    estate.Add(passed.name, std::move(fd));
   }
-  std::free(names);
+  for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) (void)::unsetenv(name);
   return estate;
 }
 

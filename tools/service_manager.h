@@ -16,7 +16,7 @@ namespace utproxy::tools {
 // does. One thread.
 class ServiceManager {
  public:
-  // Reads WATCHDOG_USEC.
+  // Reads WATCHDOG_USEC, LISTEN_FDS and LISTEN_FDNAMES. Before the process opens anything.
   ServiceManager();
 
   void Ready(const std::string& status) const;
@@ -26,8 +26,9 @@ class ServiceManager {
   void Status(const std::string& status) const;
 
   // What it has kept of the daemon before, which left it or was killed; once. Empty where there is
-  // nothing.
-  Estate Inherited();
+  // nothing. What LISTEN_FDNAMES names but was not open when this object was made is left out, and
+  // said in `*warnings`: its number may be a descriptor of this process's own by now.
+  Estate Inherited(std::vector<std::string>* warnings);
   // Has it keep these (FDSTORE=1; it does where FileDescriptorStoreMax= allows it), and nothing
   // else any more.
   void Keep(const Belongings& belongings);
@@ -43,6 +44,14 @@ class ServiceManager {
  private:
   static void Forget(const std::string& name);
 
+  struct Passed {
+    std::string name;
+    int fd;
+    bool open;
+  };
+  static std::vector<Passed> PassedToThis();
+
+  std::vector<Passed> passed_;
   int64_t watchdog_ns_ = 0;
   bool keeps_ = false;
   std::map<std::string, bool> kept_;  // by name; false: for the process before

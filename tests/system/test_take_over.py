@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One daemon goes on for another: by --take-over, and, where a service manager keeps what it has, after SIGUSR2 and kill -9.
 No packet is lost or leaks, whatever the load does meanwhile."""
+import json
 import os
 import signal
 import socket
@@ -205,3 +206,17 @@ def test_without_a_service_manager_sigusr2_is_the_end(router, make_engine):
     assert engine.process.stop(signal.SIGUSR2) == 0
     assert "no service manager keeps the queues" in engine.process.err()
     assert leftovers(router.router) == []
+
+
+@pytest.mark.parametrize("names", ["control", "queue-0:words:rules:control:link:metrics:flows:listeners"])
+def test_descriptors_that_are_not_open(router, utproxy, tmp_path, names):
+    """What LISTEN_FDNAMES names is left out where it is not there: by its number the daemon would take one of its own."""
+    count, control = names.count(":") + 1, tmp_path / "control.sock"
+    script = f'LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names} exec "$@"'
+    process = router.router.start("bash", "-c", script, "bash", utproxy, "run", "--queue-num", 9, "--on-port", 1,
+                                  "--control", control, name="made-up")
+    wait_until(lambda: "utproxy: ready" in process.err(), 20, process.err)
+    said = [line for line in process.err().splitlines() if "LISTEN_FDNAMES" in line]
+    assert len(said) == count and all("is not open: left out" in line for line in said), process.err()
+    assert json.loads(router.router.run(utproxy, "stats", "-j", "--control", control).stdout)["packets"] == 0
+    assert process.stop(signal.SIGTERM) == 0
