@@ -63,6 +63,44 @@ def test_bash_arguments(bash, tmp_path):
     assert bash("nonsense", "") == set()
 
 
+EVIL = "$(touch${IFS}z)"  # as long as an interface's name may be
+QUOTED = r"\$\(touch\$\{IFS\}z\)"
+
+
+@pytest.fixture
+def evil_interface(tmp_path):
+    """What runs a command where an interface is called so."""
+    if os.geteuid() != 0:
+        pytest.skip("makes a network namespace, which needs root")
+    make = f"mount -t sysfs none /sys && ip link add veth0 type veth peer name '{EVIL}' && cd {tmp_path} && exec \"$@\""
+    return ["unshare", "--net", "--mount", "sh", "-ec", make, "sh"]
+
+
+def offered_beside(evil_interface, environment, folder, *argv):
+    out = run([*evil_interface, *argv], env={**environment, "HOME": str(folder)}, cwd=folder)
+    assert not (folder / "z").exists(), "completion ran what an interface is called"
+    return {line.split("\t")[0] for line in out.splitlines()}
+
+
+@pytest.mark.parametrize("typed", ["", "$(t", QUOTED[:6]])
+def test_bash_expands_no_interface(installed, plain_environment, evil_interface, tmp_path, typed):
+    """Any container that may name an interface would run commands as whoever presses Tab."""
+    script = installed.prefix / "share/bash-completion/completions/utproxy"
+    code = ('source "$1"; COMP_WORDS=(utproxy explain --iif "$2"); COMP_CWORD=3; _utproxy || true; '
+            'printf "%s\\n" "${COMPREPLY[@]}"')
+    offered = offered_beside(evil_interface, plain_environment, tmp_path, "bash", "--norc", "-euc", code, "bash", script, typed)
+    assert offered == {QUOTED} | ({"lo", "veth0"} if not typed else set())
+
+
+def test_fish_expands_no_interface(installed, plain_environment, evil_interface, tmp_path):
+    if not shutil.which("fish"):
+        pytest.skip("fish is not installed")
+    script = installed.prefix / "share/fish/vendor_completions.d/utproxy.fish"
+    code = 'source $argv[1]; complete -C "utproxy explain --iif "'
+    offered = offered_beside(evil_interface, plain_environment, tmp_path, "fish", "--no-config", "-c", code, script)
+    assert "lo" in offered and offered & {EVIL, QUOTED}
+
+
 @pytest.mark.parametrize("words,offered", [
     ("re", {"replay", "report"}),
     ("run --on-", {"--on-port", "--on-ip", "--on-miss"}),
@@ -99,12 +137,12 @@ print ready >{folder}/ready
 class Zsh:
     """An interactive zsh on a terminal of its own, as its completion works in no other."""
 
-    def __init__(self, functions, folder, environment):
+    def __init__(self, functions, folder, environment, wrapper=()):
         self._folder = folder
         (folder / ".zshrc").write_text(ZSHRC.format(functions=functions, folder=folder))
         master, slave = pty.openpty()
         self._terminal = master
-        self._shell = subprocess.Popen(["zsh", "-d", "-i"], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        self._shell = subprocess.Popen([*wrapper, "zsh", "-d", "-i"], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
                                        env={**environment, "HOME": str(folder), "ZDOTDIR": str(folder), "TERM": "xterm"})
         os.close(slave)
         self._wait_for("ready")
@@ -154,3 +192,14 @@ def zsh(installed, plain_environment, tmp_path_factory):
 ])
 def test_zsh(zsh, typed, completed):
     assert zsh.complete(typed) == completed
+
+
+def test_zsh_expands_no_interface(installed, plain_environment, evil_interface, tmp_path):
+    if not shutil.which("zsh"):
+        pytest.skip("zsh is not installed")
+    shell = Zsh(installed.prefix / "share/zsh/site-functions", tmp_path, plain_environment, evil_interface)
+    try:
+        assert shell.complete("utproxy explain --iif \\$") == f"utproxy explain --iif {QUOTED} "
+    finally:
+        shell.close()
+    assert not (tmp_path / "z").exists()

@@ -33,9 +33,9 @@ std::string CommandNames() {
   });
 }
 
-// What assigns the words that bash offers, of those that begin with $cur, to COMPREPLY.
+// What assigns the words that bash offers, of those that begin with $cur, to COMPREPLY. Only the
+// program's own words may be compgen -W's, which expands them.
 std::string BashReply(const Offer& offer) {
-  const char* kind = nullptr;
   switch (offer.kind) {
     case Offer::Kind::kNothing:
       return "";
@@ -45,13 +45,11 @@ std::string BashReply(const Offer& offer) {
     case Offer::Kind::kFiles:
       return "compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")";
     case Offer::Kind::kInterfaces:
-      kind = "-W \"$(cd /sys/class/net && echo *)\"";
-      break;
+      return "_utproxy_offer < <(cd /sys/class/net && printf '%s\\n' *)";
     case Offer::Kind::kUsers:
-      kind = "-u";
-      break;
+      return "_utproxy_offer < <(compgen -u)";
   }
-  return absl::StrCat("mapfile -t COMPREPLY < <(compgen ", kind, " -- \"$cur\")");
+  return "";
 }
 
 // The cases of one command: after an option that takes a value, of a word that begins with "-", and
@@ -182,6 +180,15 @@ void AppendFishCommand(std::string* text, const CommandEntry& entry) {
 
 constexpr char kBashHead[] =
     R"(# utproxy(8): completion for bash, made from the program's own table of options
+# Of the lines of its input those that begin with $cur, quoted. Others choose them: a network
+# interface may be called '$(reboot)', so they are neither expanded here nor once they are inserted.
+_utproxy_offer() {
+  local word quoted
+  while IFS= read -r word; do
+    printf -v quoted %q "$word"
+    if [[ $word == "$cur"* || $quoted == "$cur"* ]]; then COMPREPLY+=("$quoted"); fi
+  done
+}
 _utproxy() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=
   COMPREPLY=()
