@@ -159,9 +159,9 @@ class BenchCommand : public Command {
 
 CommandEntry BenchEntry() {
   return {"bench", "throughput of this machine, beside the kernel's TPROXY and a bare queue",
-          "In network namespaces of its own, which go when it ends, however it ends: how fast a\n"
-          "queue of small datagrams is drained, and TCP in bulk, by a queue that accepts all\n"
-          "packets (the limit), by the kernel's TPROXY and by utproxy, in turn; medians of the\n"
+          "In network namespaces of its own, which go when it ends, however it ends: how fast a "
+          "queue of small datagrams is drained, and TCP in bulk, by a queue that accepts all "
+          "packets (the limit), by the kernel's TPROXY and by utproxy, in turn; medians of the "
           "rounds. Takes less than half a minute. Figures compare within one run only.",
           "utproxy bench --plot figures.svg",
           [] { return std::unique_ptr<Command>(new BenchCommand); }};

@@ -135,8 +135,8 @@ class RulesetCommand : public Command {
 
 CommandEntry RulesetEntry() {
   return {"ruleset", "print, install or remove the rules that --install stands for",
-          "The nftables table, the policy rule by mark and the local route, for IPv4 and IPv6:\n"
-          "printed as the commands that make them, installed to stay until they are removed, or\n"
+          "The nftables table, the policy rule by mark and the local route, for IPv4 and IPv6: "
+          "printed as the commands that make them, installed to stay until they are removed, or "
           "removed.",
           "utproxy ruleset print --proto udp --dport 53 --on-port 1090 --tproxy-mark 0x1/0x1",
           [] { return std::unique_ptr<Command>(new RulesetCommand); }};

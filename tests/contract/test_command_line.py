@@ -87,6 +87,15 @@ def test_examples_that_need_a_daemon_work(call, space, utproxy, tmp_path):
         daemon.stderr.close()
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_wrapped_once(call, command):
+    """Each line of the paragraph that says what a command does is as full as the next word allows."""
+    lines = call(command, "--help").stdout.split("\n\n")[1].splitlines()
+    assert lines and all(len(line) <= 80 for line in lines)
+    for line, following in zip(lines, lines[1:]):
+        assert len(line) + 1 + len(following.split()[0]) > 80, line
+
+
 def test_program_help_names_every_command(call):
     text = call("--help").stdout
     for command in COMMANDS:
