@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
 #include "base/fd.h"
 #include "base/status.h"
@@ -82,7 +83,11 @@ Configuration ParseConfig(absl::string_view text, const std::string& file, bool 
   for (const Mistake& warning : WarningsAbout(targets)) {
     configuration.warnings.push_back(warning.ToString(file));
   }
-  for (auto& target : targets) configuration.targets.push_back(std::move(target->words.target));
+  for (auto& target : targets) {
+    const Place cpu = target->PlaceOf("--cpu");
+    configuration.cpus.push_back({cpu.line, cpu.column, ""});
+    configuration.targets.push_back(std::move(target->words.target));
+  }
   return configuration;
 }
 
@@ -94,6 +99,19 @@ absl::StatusOr<Configuration> LoadConfig(const std::string& path, bool install) 
   if (!mistakes.empty()) return UsageErrors(MistakeLines(path, mistakes));
   configuration.text = *text;
   return configuration;
+}
+
+absl::Status CheckCpus(const Configuration& configuration, const std::string& path,
+                       const std::function<bool(int)>& can_run_on) {
+  std::vector<Mistake> mistakes;
+  for (size_t i = 0; i < configuration.targets.size(); ++i) {
+    const std::optional<int> cpu = CpuOutOfReach(configuration.targets[i], can_run_on);
+    if (!cpu) continue;
+    mistakes.push_back(configuration.cpus[i]);
+    mistakes.back().text = absl::StrCat("cpu ", *cpu, kNoSuchCpu);
+  }
+  if (mistakes.empty()) return absl::OkStatus();
+  return UsageErrors(MistakeLines(path, mistakes));
 }
 
 absl::StatusOr<Target> TargetNamed(const Configuration& configuration, const std::string& name) {

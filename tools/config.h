@@ -7,9 +7,11 @@
 #include <absl/strings/string_view.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "cpus.h"
 #include "daemon/target.h"
 #include "daemon_words.h"
 
@@ -46,6 +48,7 @@ struct Configuration {
   std::vector<Target> targets;        // at least one, all names and queues different
   std::vector<std::string> warnings;  // sentences, with the place in front
   std::string text;                   // of the file
+  std::vector<Mistake> cpus;          // where each target's `cpu` stands; empty text
 };
 
 // Reads `text`; `file` is what it is called in warnings. `install` is for targets of which the file
@@ -57,6 +60,11 @@ Configuration ParseConfig(absl::string_view text, const std::string& file, bool 
 
 // Reads the file. UsageErrors with a line for each mistake.
 absl::StatusOr<Configuration> LoadConfig(const std::string& path, bool install);
+
+// UsageErrors, as LoadConfig's, where a worker is for a CPU of which `can_run_on` says no. Apart
+// from it, since only the machine that the daemon runs on must have them.
+absl::Status CheckCpus(const Configuration& configuration, const std::string& path,
+                       const std::function<bool(int)>& can_run_on = CanRunOn);
 
 // The target of this name, or with no name the only one. A UsageError names those there are.
 absl::StatusOr<Target> TargetNamed(const Configuration& configuration, const std::string& name);

@@ -205,6 +205,11 @@ bool Reader::Apply(const Option& option, absl::string_view key, const toml::node
     Fail(PlaceAt(node.source()), key, "must be one value, and not an array");
     return true;
   }
+  // No port is not the packet's own, and no interface not every one.
+  if (array->empty()) {
+    Fail(PlaceAt(node.source()), key, "must be at least one value, and not an empty array");
+    return true;
+  }
   for (const toml::node& element : *array) ApplyWord(option, key, element);
   return true;
 }

@@ -3,6 +3,7 @@
 
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <sys/un.h>
 
 #include "base/status.h"
 #include "values.h"
@@ -37,8 +38,12 @@ absl::StatusOr<SeccompMode> ParseSeccomp(absl::string_view text) {
   return absl::InvalidArgumentError("must be kill, log or off");
 }
 
-absl::StatusOr<std::string> ParsePath(absl::string_view text) {
-  if (text.empty()) return absl::InvalidArgumentError("must be a path");
+// What the kernel takes for a Unix socket's address, with the zero behind it.
+absl::StatusOr<std::string> ParseSocketPath(absl::string_view text) {
+  constexpr size_t kMost = sizeof sockaddr_un::sun_path - 1;
+  if (text.empty() || text.size() > kMost) {
+    return absl::InvalidArgumentError(absl::StrCat("must be a path of 1 to ", kMost, " bytes"));
+  }
   return std::string(text);
 }
 
@@ -75,7 +80,7 @@ void AddDaemonWords(OptionTable& table, DaemonWords* words) {
   table.Value("--steer", "auto|sk_lookup|none", "pin sockets by sk_lookup (auto)",
               [words](absl::string_view v) { return Set(ParseSteer(v), &words->steer); });
   table.Value("--control", "PATH", absl::StrCat("control socket (", kDefaultControlPath, ")"),
-              [words](absl::string_view v) { return Set(ParsePath(v), &words->control); });
+              [words](absl::string_view v) { return Set(ParseSocketPath(v), &words->control); });
   table.Value("--metrics", "[ADDR:]PORT",
               "metrics for Prometheus by HTTP; without ADDR at 127.0.0.1; default off",
               [words](absl::string_view v) { return Set(ParseMetrics(v), &words->metrics); });

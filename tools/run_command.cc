@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <tuple>
 
@@ -16,6 +17,7 @@
 #include "command.h"
 #include "commands.h"
 #include "config.h"
+#include "config_check.h"
 #include "daemon/daemon.h"
 #include "daemon/json.h"
 #include "daemon_words.h"
@@ -90,7 +92,10 @@ class RunCommand : public Command {
   absl::StatusOr<int> Run(Environment& env) override {
     ASSIGN_OR_RETURN(Configuration configuration, Configured());
     Use(configuration, env);
-    if (check_only_) return kExitOk;
+    if (check_only_) {
+      WarnOfLoops(env);
+      return kExitOk;
+    }
     ASSIGN_OR_RETURN(const UniqueFd signals, BlockSignals());
     AdviseOfFastPath(env);
     ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon, Start(configuration, env));
@@ -197,8 +202,12 @@ class RunCommand : public Command {
     Configuration configuration;
     if (config_path_.empty()) {
       configuration.targets = {target_.target};
+      if (const std::optional<int> cpu = CpuOutOfReach(target_.target)) {
+        return UsageError(absl::StrCat("--cpu ", *cpu, kNoSuchCpu));
+      }
     } else {
       ASSIGN_OR_RETURN(configuration, LoadConfig(config_path_, target_.target.install));
+      RETURN_IF_ERROR(CheckCpus(configuration, config_path_));
     }
     configuration.daemon = configuration.daemon.Under(words_);
     return configuration;
@@ -290,6 +299,11 @@ class RunCommand : public Command {
                       ", fast path divert: only packets that are queued are in stats by reason");
     }
     return line;
+  }
+
+  // As installing does, which --check does not come to.
+  void WarnOfLoops(Environment& env) const {
+    for (const std::string& w : LoopsIn(options_.targets)) Log(env, LogLevel::kWarning, w);
   }
 
   // Without --install the rules are the user's.

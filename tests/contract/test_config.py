@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is wrong with a configuration is said with its place, and leaves a running daemon as it was."""
 import json
+import os
 import pathlib
 import re
 import signal
@@ -67,6 +68,10 @@ MISTAKES = {
     "flag-no-boolean": ("queues = 2", 'queues = 2\nfail_open = "yes"', "12:13", ["fail_open", "true or false"]),
     "word-of-no-choice": ("queues = 2", 'queues = 2\non_miss = "maybe"', "12:11", ["on_miss maybe"]),
     "exclusion-without-local-output": ("queues = 2", "queues = 2\nexclude_uid = 0", "12:15", ["exclude_uid", "local_output"]),
+    "no-port-at-all": ("on_port = 1091", "on_port = []", "12:11", ["on_port", "empty array"]),
+    "no-interface-at-all": ('iif = "lan0"', "iif = []", "8:44", ["iif", "empty array"]),
+    "control-path-too-long": ('log_level = "info"', f'control = "/{"x" * 107}"', "1:11", ["control /x", "1 to 107 bytes"]),
+    "cpu-that-there-is-not": ("queues = 2", 'queues = 2\ncpu = "1023"', "12:7", ["cpu 1023", "online"]),
     "no-target": (GOOD, 'log_level = "info"\n', "1:1", ["[[target]]"]),
 }
 
@@ -141,6 +146,39 @@ def test_mistake(call, space, daemon, name):
         assert state_of(call, space, daemon) == before
     finally:
         write(daemon.path, GOOD)
+
+
+def test_check_is_as_strict_with_options(call, tmp_path):
+    """As with a file: what `run` would fail for, or warn of."""
+    for words, told in (("--cpu 1023", "--cpu 1023: must be online"), (f"--control /{'x' * 107}", "must be a path of 1 to 107 bytes")):
+        for check in (["--check"], []):
+            done = call("run", *check, "--on-port", "1", *words.split())
+            assert done.returncode == 2 and told in done.stderr.splitlines()[0], done
+    assert call("run", "--check", "--queue-balance", "0:1", "--cpu", "0,0,1023").returncode == 0  # of a worker that there is not
+    assert call("run", "--check", "--control", "/" + "x" * 106).returncode == 0
+
+
+def test_check_warns_of_loops(call, utproxy, tmp_path):
+    """In the words of the daemon, which it says when it is ready."""
+    if os.geteuid() != 0:
+        pytest.skip("makes a network namespace, which needs root")
+    path, log = tmp_path / "utproxy.toml", tmp_path / "log"
+    write(path, '[[target]]\nname = "own"\ninstall = true\nqueues = 7\non_port = 1090\nmark = 4\nlocal_output = true\n')
+    done = call("run", "--check", "--config", str(path))
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 0 and "target 'own': local output without an exclusion" in line
+    with open(log, "w") as out:
+        # In a namespace of its own, as another holds the ruleset of the tests'.
+        own = ["unshare", "--net", "sh", "-ec", 'ip link set lo up; exec "$@"', "sh"]
+        running = subprocess.Popen([*own, utproxy, "run", "--config", path, "--control", tmp_path / "c"], stderr=out)
+    try:
+        wait_until(lambda: "utproxy: ready" in log.read_text(), 20, log.read_text)
+        assert log.read_text().splitlines().count(line) == 1, log.read_text()
+    finally:
+        running.terminate()
+        assert running.wait(30) == 0, log.read_text()
+    write(path, path.read_text() + "exclude_mark = 8\n")
+    assert call("run", "--check", "--config", str(path)).stderr == ""
 
 
 def test_there_are_thirty():

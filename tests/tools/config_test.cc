@@ -5,6 +5,8 @@
 
 #include <fstream>
 
+#include "options.h"
+
 namespace utproxy::tools {
 namespace {
 
@@ -176,6 +178,28 @@ TEST(Config, WrongTypes) {
              "an integer"}));
   EXPECT_EQ(MistakesIn("[target]\nname = 'a'\n"),
             (Lines{"f:1:1: target: must be [[target]], with two brackets"}));
+}
+
+TEST(Config, AnEmptyArrayIsNoValue) {
+  EXPECT_EQ(MistakesIn("[[target]]\non_port = []\nexclude_uid = []\nmatch = { iif = [] }\n"),
+            (Lines{"f:2:11: on_port: must be at least one value, and not an empty array",
+                   "f:3:15: exclude_uid: must be at least one value, and not an empty array",
+                   "f:4:17: iif: must be at least one value, and not an empty array"}));
+}
+
+// Of those alone that a worker is for.
+TEST(Config, CpusThatThereAreNot) {
+  const Configuration c = Parsed(
+      "[[target]]\nname = 'a'\nqueues = '0:1'\ncpu = '0-9'\n[[target]]\nname = 'b'\n"
+      "queues = '2:9'\ncpu = '0-9'\n");
+  const auto below = [](int most) { return [most](int cpu) { return cpu < most; }; };
+  EXPECT_TRUE(CheckCpus(c, "f", below(8)).ok());
+  const absl::Status one = CheckCpus(c, "f", below(2));
+  EXPECT_TRUE(IsUsageError(one));
+  EXPECT_EQ(one.message(), "f:8:7: cpu 2: must be online, and in this process's cpuset");
+  const absl::Status both = CheckCpus(c, "f", below(0));
+  EXPECT_EQ(both.message(), "f:4:7: cpu 0: must be online, and in this process's cpuset");
+  EXPECT_EQ(MoreErrorsOf(both).size(), 1u);
 }
 
 TEST(Config, ErrorsNameOptionsAsTheFileDoes) {
