@@ -7,9 +7,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "base/clock.h"
+#include "base/huge_array.h"
 #include "utproxy/flow.h"
 
 namespace utproxy {
@@ -53,12 +53,14 @@ class YoungFlows {
     return &slots_[hash % kSlots];
   }
   void Put(const FlowKey& flow, uint64_t listener, int64_t now_ns) {
-    if (slots_.empty()) slots_.resize(kSlots);
+    if (slots_.empty()) slots_ = HugeArray<Slot>(kSlots, "flows of the last SYNs");
     const uint64_t hash = Hash(flow);
     slots_[hash % kSlots] = {.hash = hash, .listener = listener, .at_ns = now_ns};
   }
 
-  std::vector<Slot> slots_;  // empty until a SYN comes
+  // Empty until a SYN comes. Not malloc's: each new configuration makes others, and what long-lived
+  // small things leave of the hole behind the old ones is too small for the next.
+  HugeArray<Slot> slots_;
 };
 
 }  // namespace utproxy

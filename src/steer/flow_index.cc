@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "steer/flow_index.h"
 
-#include <absl/hash/hash.h>
-#include <absl/strings/string_view.h>
-
 #include <algorithm>
 #include <queue>
 #include <vector>
@@ -22,90 +19,100 @@ void Count(std::atomic<uint64_t>& counter, uint64_t n = 1) {
 
 }  // namespace
 
-size_t FlowIndex::FlowHash::operator()(const FlowKey& flow) const {
-  return absl::HashOf(absl::string_view(reinterpret_cast<const char*>(&flow), sizeof flow));
-}
-
 FlowIndex::Shard& FlowIndex::ShardOf(size_t hash) const {
-  // The set takes the hash's low bits; the shard is chosen by others.
-  return shards_[hash >> 40 & (kShards - 1)];
+  return shards_[FlowEntries::ShardOf(hash)];
 }
 
-// Invariant D. Relaxed: the number orders nothing, the shard's mutex does.
-bool FlowIndex::Reserve() {
-  uint32_t entries = entries_.load(std::memory_order_relaxed);
-  do {
-    if (entries >= options_.max_flows) return false;
-  } while (!entries_.compare_exchange_weak(entries, entries + 1, std::memory_order_relaxed));
-  return true;
+void FlowIndex::MakeBusy(Shard& shard, EntryRef ref) {
+  Entry& entry = entries_[ref];
+  shard.idle(entry).Remove(entries_, ref);
+  shard.busy.PushBack(entries_, ref);
+  entry.busy = true;
 }
 
-void FlowIndex::MakeBusy(Shard& shard, EntryRef entry) {
-  shard.busy.splice(shard.busy.end(), shard.idle(*entry), entry);
-  entry->busy = true;
+void FlowIndex::EndBusy(Shard& shard, EntryRef ref) {
+  Entry& entry = entries_[ref];
+  shard.busy.Remove(entries_, ref);
+  shard.idle(entry).PushBack(entries_, ref);
+  entry.busy = false;
 }
 
-bool FlowIndex::Shard::Refresh(EntryRef entry, uint64_t cookie, int64_t now_ns) {
-  if (entry->busy || entry->cookie != cookie) return false;
+// A busy one.
+void FlowIndex::Drop(Shard& shard, EntryRef ref) {
+  entries_.Erase(ref);
+  shard.busy.Remove(entries_, ref);
+  entries_.GiveBack(ref);
+}
+
+bool FlowIndex::Refresh(Shard& shard, EntryRef ref, uint64_t cookie, int64_t now_ns) {
+  Entry& entry = entries_[ref];
+  if (entry.busy || entry.cookie != cookie) return false;
   // A thread that took the time earlier than another must not make the entry older.
-  entry->last_used_ns = std::max(entry->last_used_ns, now_ns);
-  EntryList& list = idle(*entry);
-  list.splice(list.end(), list, entry);
+  entry.last_used_ns = std::max(entry.last_used_ns, now_ns);
+  EntryList& list = shard.idle(entry);
+  list.Remove(entries_, ref);
+  list.PushBack(entries_, ref);
   return true;
 }
 
 void FlowIndex::Adopt(const Target& target, int64_t now_ns) {
-  if (!Reserve()) return;
-  const size_t hash = FlowHash()(target.flow);
+  const size_t hash = FlowEntries::Hash(target.flow);
   Shard& shard = ShardOf(hash);
   const std::lock_guard lock(shard.mutex);
-  const Entry entry{.flow = target.flow,
-                    .hash = hash,
-                    .cookie = target.cookie,
-                    .last_used_ns = now_ns,
-                    .stands = true};
-  EntryList& list = shard.idle(entry);
-  shard.entries.insert(list.insert(list.end(), entry));
+  const EntryRef ref = entries_.Take();
+  if (ref == kNone) return;
+  Entry& entry = entries_[ref];
+  entry.flow = target.flow;
+  entry.hash = hash;
+  entry.cookie = target.cookie;
+  entry.last_used_ns = now_ns;
+  entry.stands = true;
+  entries_.Insert(ref);
+  shard.idle(entry).PushBack(entries_, ref);
 }
 
 bool FlowIndex::Refresh(const FlowKey& flow, uint64_t cookie, int64_t now_ns) {
-  const size_t hash = FlowHash()(flow);
+  const size_t hash = FlowEntries::Hash(flow);
   Shard& shard = ShardOf(hash);
   const std::lock_guard lock(shard.mutex);
-  const auto it = shard.entries.find(flow, hash);
-  if (it == shard.entries.end() || !shard.Refresh(*it, cookie, now_ns)) return false;
+  const EntryRef ref = entries_.Find(flow, hash);
+  if (ref == kNone || !Refresh(shard, ref, cookie, now_ns)) return false;
   Count(refreshed_);
   return true;
 }
 
 uint64_t FlowIndex::CookieOf(const FlowKey& flow) const {
-  const size_t hash = FlowHash()(flow);
+  const size_t hash = FlowEntries::Hash(flow);
   const Shard& shard = ShardOf(hash);
   const std::lock_guard lock(shard.mutex);
-  const auto it = shard.entries.find(flow, hash);
-  return it != shard.entries.end() && !(*it)->busy ? (*it)->cookie : 0;
+  const EntryRef ref = entries_.Find(flow, hash);
+  return ref != kNone && !entries_[ref].busy ? entries_[ref].cookie : 0;
 }
 
 FlowIndex::ClaimResult FlowIndex::ClaimToWrite(const Target& target, int64_t now_ns, Claim* claim) {
-  const size_t hash = FlowHash()(target.flow);
+  const size_t hash = FlowEntries::Hash(target.flow);
   Shard& shard = ShardOf(hash);
   const std::lock_guard lock(shard.mutex);
-  const auto it = shard.entries.find(target.flow, hash);
+  const EntryRef known = entries_.Find(target.flow, hash);
   claim->shard = &shard;
-  if (it != shard.entries.end()) {
-    if ((*it)->busy) return ClaimResult::kBusy;
-    if (shard.Refresh(*it, target.cookie, now_ns)) {
+  if (known != kNone) {
+    if (entries_[known].busy) return ClaimResult::kBusy;
+    if (Refresh(shard, known, target.cookie, now_ns)) {
       Count(refreshed_);
       return ClaimResult::kStands;
     }
-    MakeBusy(shard, *it);
-    claim->entry = *it;
+    MakeBusy(shard, known);
+    claim->entry = known;
     return ClaimResult::kClaimed;
   }
-  if (!Reserve()) return ClaimResult::kNoRoom;
-  claim->entry =
-      shard.busy.insert(shard.busy.end(), Entry{.flow = target.flow, .hash = hash, .busy = true});
-  shard.entries.insert(claim->entry);
+  claim->entry = entries_.Take();
+  if (claim->entry == kNone) return ClaimResult::kNoRoom;
+  Entry& entry = entries_[claim->entry];
+  entry.flow = target.flow;
+  entry.hash = hash;
+  entry.busy = true;
+  entries_.Insert(claim->entry);
+  shard.busy.PushBack(entries_, claim->entry);
   return ClaimResult::kClaimed;
 }
 
@@ -174,32 +181,28 @@ void FlowIndex::Write(absl::Span<const Target> targets, const Claims& claims,
 void FlowIndex::SettleWrite(const Claim& claim, bool written, uint64_t cookie, int64_t now_ns) {
   Shard& shard = *claim.shard;
   const std::lock_guard lock(shard.mutex);
-  Entry& entry = *claim.entry;
+  Entry& entry = entries_[claim.entry];
   if (written) {
     Count(entry.stands ? rewritten_ : inserted_);
     entry.stands = true;
     entry.cookie = cookie;
     entry.last_used_ns = std::max(entry.last_used_ns, now_ns);
   }
-  entry.busy = false;
   if (entry.stands) {
-    EntryList& list = shard.idle(entry);
-    list.splice(list.end(), shard.busy, claim.entry);
+    EndBusy(shard, claim.entry);
   } else {
-    shard.entries.erase(claim.entry);
-    shard.busy.erase(claim.entry);
-    entries_.fetch_sub(1, std::memory_order_relaxed);
+    Drop(shard, claim.entry);
   }
   shard.busy_ended.notify_all();
 }
 
 void FlowIndex::WaitWhileBusy(const FlowKey& flow) {
-  const size_t hash = FlowHash()(flow);
+  const size_t hash = FlowEntries::Hash(flow);
   Shard& shard = ShardOf(hash);
   std::unique_lock lock(shard.mutex);
   shard.busy_ended.wait(lock, [&] {
-    const auto it = shard.entries.find(flow, hash);
-    return it == shard.entries.end() || !(*it)->busy;
+    const EntryRef ref = entries_.Find(flow, hash);
+    return ref == kNone || !entries_[ref].busy;
   });
 }
 
@@ -218,7 +221,7 @@ size_t FlowIndex::Evict(size_t wanted, int64_t now_ns) {
   for (Shard& shard : shards_) {
     const std::lock_guard lock(shard.mutex);
     for (EntryList* list : {&shard.tcp, &shard.udp, &shard.whole}) {
-      if (!list->empty()) heads.push({list->front().last_used_ns, &shard, list});
+      if (!list->empty()) heads.push({entries_[list->front()].last_used_ns, &shard, list});
     }
   }
   wanted = std::max<size_t>(wanted, options_.max_flows / 4096);
@@ -230,12 +233,12 @@ size_t FlowIndex::Evict(size_t wanted, int64_t now_ns) {
     const std::lock_guard lock(head.shard->mutex);
     EntryList& list = *head.list;
     // Where the entry has been used or erased meanwhile, the next takes its place in the order.
-    if (!list.empty() && list.front().last_used_ns == head.last_used_ns) {
-      const EntryRef entry = list.begin();
+    if (!list.empty() && entries_[list.front()].last_used_ns == head.last_used_ns) {
+      const EntryRef entry = list.front();
       MakeBusy(*head.shard, entry);
       claims.push_back({.shard = head.shard, .entry = entry, .target = 0});
     }
-    if (!list.empty()) heads.push({list.front().last_used_ns, head.shard, &list});
+    if (!list.empty()) heads.push({entries_[list.front()].last_used_ns, head.shard, &list});
   }
   const size_t evicted = Erase(claims, now_ns);
   Count(evicted_, evicted);
@@ -243,19 +246,18 @@ size_t FlowIndex::Evict(size_t wanted, int64_t now_ns) {
 }
 
 void FlowIndex::Remove(const FlowKey& flow, int64_t now_ns) {
-  const size_t hash = FlowHash()(flow);
+  const size_t hash = FlowEntries::Hash(flow);
   Shard& shard = ShardOf(hash);
   Claims claims;
   while (claims.empty()) {
     std::unique_lock lock(shard.mutex);
-    const auto it = shard.entries.find(flow, hash);
-    if (it == shard.entries.end()) return;
-    if ((*it)->busy) {
+    const EntryRef entry = entries_.Find(flow, hash);
+    if (entry == kNone) return;
+    if (entries_[entry].busy) {
       lock.unlock();
       WaitWhileBusy(flow);
       continue;
     }
-    const EntryRef entry = *it;
     MakeBusy(shard, entry);
     claims.push_back({.shard = &shard, .entry = entry, .target = 0});
   }
@@ -277,8 +279,8 @@ void FlowIndex::ExpireList(Shard& shard, EntryList& list, int64_t used_before_ns
     {
       const std::lock_guard lock(shard.mutex);
       while (!list.empty() && claims.size() < kEraseBatch &&
-             list.front().last_used_ns <= used_before_ns) {
-        const EntryRef entry = list.begin();
+             entries_[list.front()].last_used_ns <= used_before_ns) {
+        const EntryRef entry = list.front();
         MakeBusy(shard, entry);
         claims.push_back({.shard = &shard, .entry = entry, .target = 0});
       }
@@ -290,7 +292,7 @@ void FlowIndex::ExpireList(Shard& shard, EntryList& list, int64_t used_before_ns
 // Returns how many have gone.
 size_t FlowIndex::Erase(const Claims& claims, int64_t now_ns) {
   absl::InlinedVector<FlowKey, 32> keys;
-  for (const Claim& claim : claims) keys.push_back(claim.entry->flow);
+  for (const Claim& claim : claims) keys.push_back(entries_[claim.entry].flow);
   size_t gone = 0;
   for (size_t done = 0; done < claims.size();) {
     const size_t erased = map_->Erase(absl::MakeConstSpan(keys).subspan(done));
@@ -311,21 +313,18 @@ void FlowIndex::SettleErase(const Claim& claim, bool erased, int64_t now_ns) {
   Shard& shard = *claim.shard;
   const std::lock_guard lock(shard.mutex);
   if (erased) {
-    shard.entries.erase(claim.entry);
-    shard.busy.erase(claim.entry);
-    entries_.fetch_sub(1, std::memory_order_relaxed);
+    Drop(shard, claim.entry);
   } else {
-    claim.entry->busy = false;
-    claim.entry->last_used_ns = std::max(claim.entry->last_used_ns, now_ns);
-    EntryList& list = shard.idle(*claim.entry);
-    list.splice(list.end(), shard.busy, claim.entry);
+    Entry& entry = entries_[claim.entry];
+    entry.last_used_ns = std::max(entry.last_used_ns, now_ns);
+    EndBusy(shard, claim.entry);
   }
   shard.busy_ended.notify_all();
 }
 
 FlowIndex::Stats FlowIndex::stats() const {
   const auto read = [](const auto& counter) { return counter.load(std::memory_order_relaxed); };
-  return {.entries = read(entries_),
+  return {.entries = entries_.taken(),
           .inserted = read(inserted_),
           .rewritten = read(rewritten_),
           .refreshed = read(refreshed_),

@@ -2,7 +2,6 @@
 #ifndef UTPROXY_STEER_FLOW_INDEX_H_
 #define UTPROXY_STEER_FLOW_INDEX_H_
 
-#include <absl/container/flat_hash_set.h>
 #include <absl/container/inlined_vector.h>
 #include <absl/types/span.h>
 
@@ -11,9 +10,9 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <list>
 #include <mutex>
 
+#include "steer/flow_entries.h"
 #include "steer/flow_map.h"
 #include "utproxy/flow.h"
 
@@ -30,7 +29,8 @@ namespace utproxy {
 // B. Only the thread that made an entry busy writes or erases its key in the map, and it alone ends
 //    the busy state, after the map has been changed. Thus no lock is held over a system call.
 // C. A thread waits for an entry that another has made busy only while it has none busy itself.
-// D. An entry counts against max_flows from before it is written until after it is erased, so that
+// D. An entry has one of max_flows places from before it is written until after it is erased, so
+// that
 //    the map, of max_flows entries, always has room.
 class FlowIndex {
  public:
@@ -65,7 +65,8 @@ class FlowIndex {
   };
 
   // `map` is borrowed, must outlive this, and be empty but for what is adopted.
-  FlowIndex(FlowMap* map, const Options& options) : map_(map), options_(options) {}
+  FlowIndex(FlowMap* map, const Options& options)
+      : map_(map), options_(options), entries_(options.max_flows) {}
 
   // Takes in an entry that stands in the map from before; used at `now_ns`. Before anybody calls
   // anything else.
@@ -96,49 +97,23 @@ class FlowIndex {
   Stats stats() const;
 
  private:
-  struct Entry {
-    FlowKey flow;
-    size_t hash = 0;
-    uint64_t cookie = 0;  // as it stands in the map; meaningless before the first write
-    int64_t last_used_ns = 0;
-    bool stands = false;
-    bool busy = false;
-  };
-  using EntryList = std::list<Entry>;
-  using EntryRef = EntryList::iterator;
-
-  // An entry is found by its flow; the flow is kept once, in the entry, and hashed once.
-  struct FlowHash {
-    using is_transparent = void;
-    size_t operator()(const FlowKey& flow) const;
-    size_t operator()(EntryRef entry) const { return entry->hash; }
-  };
-  struct FlowEqual {
-    using is_transparent = void;
-    static const FlowKey& Of(const FlowKey& flow) { return flow; }
-    static const FlowKey& Of(EntryRef entry) { return entry->flow; }
-    template <typename A, typename B>
-    bool operator()(const A& a, const B& b) const {
-      return Of(a) == Of(b);
-    }
-  };
+  using Entry = FlowEntries::Entry;
+  using EntryRef = FlowEntries::Ref;
+  using EntryList = FlowEntries::List;
+  static constexpr EntryRef kNone = FlowEntries::kNone;
 
   struct alignas(64) Shard {
-    mutable std::mutex mutex;  // guards all of it
+    mutable std::mutex mutex;  // guards all of it, its entries and its part of their hash table
     std::condition_variable busy_ended;
-    absl::flat_hash_set<EntryRef, FlowHash, FlowEqual> entries;
     EntryList tcp;    // not busy, least recently used first
     EntryList udp;    // likewise
     EntryList whole;  // likewise, of both protocols: entries for whole destinations
     EntryList busy;   // in no order
-    // Not busy and with this cookie: notes the use.
-    bool Refresh(EntryRef entry, uint64_t cookie, int64_t now_ns);
     EntryList& idle(const Entry& entry) {
       if (IsWholeDestination(entry.flow)) return whole;
       return entry.flow.proto == Proto::kTcp ? tcp : udp;
     }
   };
-  static constexpr size_t kShards = 64;
 
   // A busy entry of the calling thread. `target`: which of a batch it is for.
   struct Claim {
@@ -152,8 +127,11 @@ class FlowIndex {
   struct Head;
 
   Shard& ShardOf(size_t hash) const;
-  bool Reserve();
+  // Not busy and with this cookie: notes the use.
+  bool Refresh(Shard& shard, EntryRef entry, uint64_t cookie, int64_t now_ns);
   void MakeBusy(Shard& shard, EntryRef entry);
+  void EndBusy(Shard& shard, EntryRef entry);
+  void Drop(Shard& shard, EntryRef entry);
   ClaimResult ClaimToWrite(const Target& target, int64_t now_ns, Claim* claim);
   void Write(absl::Span<const Target> targets, const Claims& claims, absl::Span<PutResult> results,
              int64_t now_ns);
@@ -166,8 +144,8 @@ class FlowIndex {
 
   FlowMap* const map_;
   const Options options_;
-  mutable std::array<Shard, kShards> shards_;
-  std::atomic<uint32_t> entries_{0};
+  FlowEntries entries_;
+  mutable std::array<Shard, FlowEntries::kShards> shards_;
   std::atomic<uint64_t> inserted_{0}, rewritten_{0}, refreshed_{0}, expired_{0}, evicted_{0},
       removed_{0};
   std::atomic<uint64_t> full_{0}, failed_{0}, erase_failed_{0};
