@@ -2,6 +2,7 @@
 #include "mirror/table_writer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/clock.h"
 #include "mirror/inherit.h"
@@ -58,30 +59,44 @@ std::optional<Socket> TableWriter::InTable(const FlowKey& key, uint64_t cookie) 
   return std::nullopt;
 }
 
+// Mostly nothing has changed: that takes a look at each, and no memory but for their order.
 void TableWriter::ReplaceBound(Family family, Proto proto, absl::Span<const Socket> dumped) {
   Bound& bound = BoundSet(family, proto);
-  Bound next;
-  next.reserve(dumped.size());
+  const uint64_t dump = ++dumps_;
   absl::flat_hash_map<Id, uint32_t> places;  // sockets seen of each address and port
+  std::vector<Socket> changed;
   for (Socket socket : dumped) {
     const bool listed = proto == Proto::kUdp || socket.listening();
     if (!listed || socket.cookie == 0) continue;
     socket.order = places[Id{socket.key(), 0}]++;
-    next[Id{socket.key(), socket.cookie}] = socket;
+    // What the table holds of them is what was dumped before: looking there would cost each of the
+    // sockets of one address and port a walk past all others.
+    const auto known = bound.find(Id{socket.key(), socket.cookie});
+    const bool is_known = known != bound.end();
+    // Of one that is shown twice the last word counts.
+    const bool again = is_known && std::exchange(known->second.dump, dump) == dump;
+    if (!is_known || again || known->second.socket != socket) changed.push_back(socket);
   }
-  for (const auto& [id, socket] : bound) {
-    if (!next.contains(id)) Erase(socket);
+  EraseNotIn(dump, &bound);
+  for (const Socket& socket : changed) {
+    const Id id{socket.key(), socket.cookie};
+    if (Write(socket)) {
+      bound[id] = {.socket = socket, .dump = dump};
+    } else {
+      bound.erase(id);  // to be tried again
+    }
   }
-  // What the table holds of them is what was dumped before: looking there would cost each of the
-  // sockets of one address and port a walk past all others.
-  std::vector<Id> refused;
-  for (const auto& [id, socket] : next) {
-    const auto known = bound.find(id);
-    const bool unchanged = known != bound.end() && known->second == socket;
-    if (!unchanged && !Write(socket)) refused.push_back(id);
+}
+
+void TableWriter::EraseNotIn(uint64_t dump, Bound* bound) {
+  constexpr size_t kSmall = 1024;
+  for (auto it = bound->begin(); it != bound->end();) {
+    const auto here = it++;
+    if (here->second.dump == dump) continue;
+    Erase(here->second.socket);
+    bound->erase(here);
   }
-  for (const Id& id : refused) next.erase(id);  // to be tried again
-  bound = std::move(next);
+  if (bound->capacity() > kSmall && bound->size() < bound->capacity() / 8) bound->rehash(0);
 }
 
 void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int64_t now_ns) {
@@ -89,7 +104,7 @@ void TableWriter::Learn(Socket socket, const InterfaceSnapshot& interfaces, int6
   if (RecentlyDestroyed(socket.cookie) && !socket.time_wait()) return LearnOfTheLate(socket);
   InheritTransparency(table_, interfaces, std::nullopt, &socket);
   if (socket.proto == Proto::kUdp) {
-    BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = socket;
+    BoundSet(socket.family(), Proto::kUdp)[Id{socket.key(), socket.cookie}] = {.socket = socket};
   }
   // What a sweep shows is mostly known, or (the first one) mostly new.
   const std::optional<Socket> first = table_->FindOne(socket.key());

@@ -120,11 +120,16 @@ class TableWriter {
       return H::combine_contiguous(H::combine(std::move(h), id.cookie), key, sizeof id.key);
     }
   };
-  using Bound = absl::flat_hash_map<Id, Socket>;
+  struct BoundSocket {
+    Socket socket;
+    uint64_t dump = 0;  // the last one that showed it, or 0
+  };
+  using Bound = absl::flat_hash_map<Id, BoundSocket>;
 
   Bound& BoundSet(Family family, Proto proto) {
     return bound_[(family == Family::kIpv6 ? 2u : 0u) + (proto == Proto::kUdp ? 1u : 0u)];
   }
+  void EraseNotIn(uint64_t dump, Bound* bound);
   void Put(const Socket& socket);
   bool Write(const Socket& socket);  // false: the table is full
   void Erase(const Socket& socket);
@@ -137,6 +142,7 @@ class TableWriter {
   SocketTable* const table_;
   UdpEpochs* const epochs_;
   std::array<Bound, 4> bound_;  // all of them are in the table, as they are here
+  uint64_t dumps_ = 0;          // of ReplaceBound
   // Connections that were destroyed in the last seconds: an exact answer from before, still on
   // its way through the feed, must not bring them back.
   absl::flat_hash_set<uint64_t> destroyed_;
