@@ -46,14 +46,21 @@ def test_what_does_not_add_up_is_said(books, said):
     assert (faults == []) if said is None else (len(faults) == 1 and said in faults[0]), faults
 
 
-def held(grow):
-    """Samples in which resident memory grows by so many kB a second, and all else stays."""
+def held(grow, queues=(5,), of_a_queue=0):
+    """Samples in which resident memory grows by so many kB a second, and all else stays, but for the number of queues and what
+    each of them takes."""
     same = {"anon_kb": 40000, "pss_kb": 45000, "descriptors": 40, "threads": 11, "flow_entries": 70000, "bpf_kb": 28000,
             "bpf_elements": 70000, "mirror_sockets": 300}
-    return [{"s": 5 * i, "rss_kb": 50000 + 5 * i * grow + i % 7, **same} for i in range(360)]
+    return [{"s": 5 * i, "rss_kb": 50000 + 5 * i * grow + i % 7 + of_a_queue * queues[i % len(queues)],
+             "queues": queues[i % len(queues)], **same} for i in range(360)]
 
 
 @pytest.mark.parametrize("grow,flat", [(0, True), (0.5, True), (2, False)])
 def test_growth_is_seen(grow, flat):
     assert judge(held(grow))["rss_kb"]["flat"] == flat
     assert all(facts["flat"] for name, facts in judge(held(grow)).items() if name != "rss_kb")
+
+
+@pytest.mark.parametrize("grow,flat", [(0, True), (0.5, True), (2, False)])
+def test_a_queue_that_comes_and_goes_is_no_growth(grow, flat):
+    assert judge(held(grow, queues=(5, 6), of_a_queue=9000))["rss_kb"]["flat"] == flat
