@@ -19,8 +19,10 @@ constexpr LossText kTexts[kLossCount] = {
     {"flushed",
      "packets were dropped by the kernel while they were being decided: some program "
      "removed a chain from this network namespace, which empties every queue, or the interface "
-     "went "
-     "down that they came in by"},
+     "that they came in by went down and up again"},
+    {"interface_down",
+     "packets were dropped by the kernel while they were being decided, as the interface that they "
+     "came in by went down"},
     {"verdict_errors", "verdicts were refused by the kernel"},
     {"verdicts_unsent", "verdicts could not be sent to the kernel"},
     {"receive_errors", "reads from the queue failed"},

@@ -18,8 +18,8 @@ namespace utproxy {
 enum class Loss : uint8_t {
   kQueueFull,       // the kernel's queue was full
   kNetlinkOverrun,  // the socket's buffer was full
-  kFlushed,         // the kernel dropped it while it was being decided (a hook was unregistered, or
-                    // the interface it came in by went down)
+  kFlushed,         // the kernel dropped it while it was being decided (a hook was unregistered)
+  kInterfaceDown,   // the same, as the interface it came in by went down
   kVerdictError,    // the kernel refused the verdict
   kVerdictUnsent,   // the verdict could not be sent
   kReceiveError,    // reading the queue failed
@@ -28,7 +28,7 @@ enum class Loss : uint8_t {
   kShed,            // beyond the budget of questions in a crowded queue (see Decider)
   kSteerFailed,     // its flow entry could not be made to stand
 };
-inline constexpr size_t kLossCount = 10;
+inline constexpr size_t kLossCount = 11;
 
 struct Losses {
   std::array<uint64_t, kLossCount> counts{};

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -125,7 +126,15 @@ void AllowFiles(Filter* filter) {
   filter->Allow("open", {Without(1, kWriting)});
   filter->Allow("openat", {Without(2, kWriting)});
   // Buffered output asks whether it writes to a terminal, with TCGETS.
-  filter->Refuse("ioctl", ENOTTY);
+  filter->Refuse("ioctl", ENOTTY,
+                 {{.arg = 1, .op = SCMP_CMP_LT, .datum_a = SIOCGIFNAME, .datum_b = 0}});
+  filter->Refuse("ioctl", ENOTTY,
+                 {{.arg = 1, .op = SCMP_CMP_GT, .datum_a = SIOCGIFFLAGS, .datum_b = 0}});
+  // Whether an interface is up. What stands between the two reads as well, or does nothing.
+  filter->Allow("ioctl", {{.arg = 1,
+                           .op = SCMP_CMP_MASKED_EQ,
+                           .datum_a = ~uint64_t{SIOCGIFNAME ^ SIOCGIFFLAGS},
+                           .datum_b = SIOCGIFNAME}});
 }
 
 void AllowSockets(Filter* filter) {

@@ -168,6 +168,7 @@ Losses ServedQueue::CountLosses() const {
   }
   const WorkerCounters& w = worker_->counters();
   losses[Loss::kFlushed] = w.verdicts_gone.value();
+  losses[Loss::kInterfaceDown] = w.verdicts_gone_down.value();
   losses[Loss::kVerdictError] = w.verdict_errors.value();
   losses[Loss::kVerdictUnsent] = w.verdicts_unsent.value();
   losses[Loss::kReceiveError] = w.receive_errors.value() + w.overruns.value();

@@ -52,8 +52,9 @@ struct alignas(64) WorkerCounters {
   Counter marked_before;  // hits that came with the very mark, other than 0, that they were to get
   std::array<Counter, kReasonCount> reasons;
 
-  Counter verdicts_gone;   // ENOENT: the kernel had dropped the packet (a hook was unregistered)
-  Counter verdict_errors;  // verdicts refused for another reason
+  Counter verdicts_gone;  // ENOENT: the kernel had dropped the packet (a hook was unregistered)
+  Counter verdicts_gone_down;  // the same, and the interface that it came in by is down
+  Counter verdict_errors;      // verdicts refused for another reason
   Counter
       verdicts_unsent;  // send failed for good: the packets stay queued until the queue is closed
   Counter damaged;      // messages cut short or malformed behind the id: decided as truncated

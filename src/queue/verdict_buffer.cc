@@ -35,11 +35,12 @@ void VerdictBuffer::LayOut(uint16_t queue, int verdict, MessageBytes* message) {
   std::memcpy(message->data(), buffer, message->size());
 }
 
-char* VerdictBuffer::Add(uint32_t id, size_t size, int verdict) {
+char* VerdictBuffer::Add(uint32_t id, uint32_t sequence, size_t size, int verdict) {
   char* message = bytes_.data() + used_;
   std::memcpy(message, templates_[static_cast<size_t>(verdict)].data(), kWithMark);
   const auto length = static_cast<uint32_t>(size);
   std::memcpy(message + offsetof(nlmsghdr, nlmsg_len), &length, sizeof length);
+  std::memcpy(message + offsetof(nlmsghdr, nlmsg_seq), &sequence, sizeof sequence);
   const uint32_t big_id = htonl(id);
   std::memcpy(message + kIdOffset, &big_id, sizeof big_id);
   used_ += size;
@@ -47,8 +48,8 @@ char* VerdictBuffer::Add(uint32_t id, size_t size, int verdict) {
   return message;
 }
 
-void VerdictBuffer::AcceptWithMark(uint32_t id, uint32_t mark) {
-  char* message = Add(id, kWithMark, kAcceptIndex);
+void VerdictBuffer::AcceptWithMark(uint32_t id, uint32_t sequence, uint32_t mark) {
+  char* message = Add(id, sequence, kWithMark, kAcceptIndex);
   const uint32_t big_mark = htonl(mark);
   std::memcpy(message + kMarkOffset, &big_mark, sizeof big_mark);
 }

@@ -20,11 +20,11 @@ class VerdictBuffer {
  public:
   explicit VerdictBuffer(uint16_t queue);
 
-  // A packet's verdict. A mark replaces the packet's whole mark (NFQA_MARK). Host byte order.
-  // Only while !full().
-  void Accept(uint32_t id) { Add(id, kWithoutMark, kAcceptIndex); }
-  void AcceptWithMark(uint32_t id, uint32_t mark);
-  void Drop(uint32_t id) { Add(id, kWithoutMark, kDropIndex); }
+  // A packet's verdict. A mark replaces the packet's whole mark (NFQA_MARK). `sequence` becomes the
+  // message's nlmsg_seq, which an error of the kernel repeats. Host byte order. Only while !full().
+  void Accept(uint32_t id, uint32_t sequence) { Add(id, sequence, kWithoutMark, kAcceptIndex); }
+  void AcceptWithMark(uint32_t id, uint32_t sequence, uint32_t mark);
+  void Drop(uint32_t id, uint32_t sequence) { Add(id, sequence, kWithoutMark, kDropIndex); }
 
   bool full() const { return count_ == kBatch; }
   bool empty() const { return count_ == 0; }
@@ -40,7 +40,7 @@ class VerdictBuffer {
 
   using MessageBytes = std::array<char, kWithMark>;
   static void LayOut(uint16_t queue, int verdict, MessageBytes* message);
-  char* Add(uint32_t id, size_t size, int verdict);
+  char* Add(uint32_t id, uint32_t sequence, size_t size, int verdict);
 
   // A message with a mark for each verdict, laid out once; without the mark it is the same one,
   // shorter.

@@ -20,6 +20,8 @@ namespace {
 
 // How long Stop goes on without the kernel's word that the queue is empty. The word is there as
 // soon as the socket is read empty, unless the socket buffer was too full to hold it.
+// With the index of the interface that the packet came in by: the sequence number of a verdict.
+constexpr uint32_t kVerdictSequence = 0x80000000;
 constexpr int64_t kDrainLimitNs = 5 * kNsPerSec;
 
 // A SYN behind the RST or the last ACK of the flow's earlier connection, of which the kernel would
@@ -84,6 +86,7 @@ QueueWorker::QueueWorker(std::unique_ptr<NfQueue> queue, const QueueOptions& opt
       decider_(decider),
       observer_(observer),
       options_(options),
+      downed_(queue_->fd()),
       crowded_bytes_(CrowdedBytes(options, queue_->receive_buffer())),
       verdicts_(queue_->number()) {}
 
@@ -239,7 +242,9 @@ void QueueWorker::TakeError(const Message& message) {
   } else if (message.sequence == NfQueue::kRequeueSequence) {
     return;
   } else if (message.error == ENOENT) {
-    counters_.verdicts_gone.Add(1);
+    const bool down = (message.sequence & kVerdictSequence) != 0 &&
+                      downed_.Has(message.sequence & ~kVerdictSequence);
+    (down ? counters_.verdicts_gone_down : counters_.verdicts_gone).Add(1);
   } else if (message.error != 0) {
     counters_.verdict_errors.Add(1);
   }
@@ -280,18 +285,19 @@ void QueueWorker::DecideAndAnswer() {
 
 void QueueWorker::Answer(const QueuedPacket& packet, const Decision& decision) {
   counters_.reasons[static_cast<size_t>(decision.reason)].Add(1);
+  const uint32_t sequence = kVerdictSequence | packet.packet.iif;
   if (decision.verdict == Verdict::kDrop) {
     counters_.dropped.Add(1);
-    verdicts_.Drop(packet.id);
+    verdicts_.Drop(packet.id, sequence);
     return;
   }
   counters_.accepted.Add(1);
   if (decision.mark == packet.packet.mark) {
     if (decision.mark != 0 && IsHit(decision.reason)) counters_.marked_before.Add(1);
-    verdicts_.Accept(packet.id);
+    verdicts_.Accept(packet.id, sequence);
   } else {
     counters_.marked.Add(1);
-    verdicts_.AcceptWithMark(packet.id, decision.mark);
+    verdicts_.AcceptWithMark(packet.id, sequence, decision.mark);
   }
 }
 

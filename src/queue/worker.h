@@ -16,6 +16,7 @@
 #include "queue/batch_decider.h"
 #include "queue/batch_observer.h"
 #include "queue/counters.h"
+#include "queue/downed_interfaces.h"
 #include "queue/nf_queue.h"
 #include "queue/options.h"
 #include "queue/verdict_buffer.h"
@@ -104,6 +105,7 @@ class QueueWorker {
   std::atomic<bool> running_{false};
 
   // All below is the worker thread's.
+  DownedInterfaces downed_;
   bool cut_acknowledged_ = false;
   int cut_error_ = 0;
   const uint64_t crowded_bytes_;  // in the socket's buffer

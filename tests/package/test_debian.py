@@ -113,6 +113,13 @@ def test_configuration_is_a_conffile(packages):
     assert run(["dpkg-deb", "--info", packages["utproxy"], "conffiles"]) == "/etc/utproxy/utproxy.toml\n"
 
 
+def test_upgrade_restarts_what_runs(packages):
+    """By a restart, which queues, rules and flows outlive in systemd's hands; no stop before it. What does not run stays so."""
+    assert re.search(r"deb-systemd-invoke try-restart '?utproxy.service", run(["dpkg-deb", "--info", packages["utproxy"], "postinst"]))
+    stop = run(["dpkg-deb", "--info", packages["utproxy"], "prerm"])
+    assert re.search(r'"\$1" = "?remove"?[^\n]*\n\s*deb-systemd-invoke stop', stop), stop
+
+
 def test_unit_is_valid(debian):
     # Without looking for the manual pages, which needs man.
     assert debian.run("systemd-analyze", "verify", "--man=no", "/lib/systemd/system/utproxy.service") == ""

@@ -15,6 +15,7 @@ namespace utproxy {
 namespace {
 
 struct Read {
+  uint32_t sequence;
   uint16_t queue;
   uint32_t id;
   uint32_t verdict;
@@ -43,7 +44,11 @@ std::vector<Read> ReadAll(const VerdictBuffer& buffer) {
     EXPECT_EQ(nlh->nlmsg_type, (NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_VERDICT);
     EXPECT_EQ(nlh->nlmsg_flags, NLM_F_REQUEST);
     const auto* nfg = static_cast<const nfgenmsg*>(mnl_nlmsg_get_payload(nlh));
-    Read read{.queue = ntohs(nfg->res_id), .id = 0, .verdict = 99, .mark = {}};
+    Read read{.sequence = nlh->nlmsg_seq,
+              .queue = ntohs(nfg->res_id),
+              .id = 0,
+              .verdict = 99,
+              .mark = {}};
     EXPECT_EQ(mnl_attr_parse(nlh, sizeof(nfgenmsg), OnAttribute, &read), MNL_CB_OK);
     all.push_back(read);
   }
@@ -54,14 +59,17 @@ std::vector<Read> ReadAll(const VerdictBuffer& buffer) {
 TEST(VerdictBuffer, HoldsWhatWasSaid) {
   VerdictBuffer buffer(513);
   EXPECT_TRUE(buffer.empty());
-  buffer.Accept(1);
-  buffer.AcceptWithMark(0x80000002, 0xa1b2c3d4);
-  buffer.Drop(3);
-  buffer.AcceptWithMark(4, 0);
+  buffer.Accept(1, 0x80000007);
+  buffer.AcceptWithMark(0x80000002, 5, 0xa1b2c3d4);
+  buffer.Drop(3, 6);
+  buffer.AcceptWithMark(4, 0, 0);
   const std::vector<Read> all = ReadAll(buffer);
   ASSERT_EQ(all.size(), 4u);
   for (const Read& read : all) EXPECT_EQ(read.queue, 513);
   EXPECT_EQ(all[0].id, 1u);
+  EXPECT_EQ(all[0].sequence, 0x80000007u);
+  EXPECT_EQ(all[1].sequence, 5u);
+  EXPECT_EQ(all[2].sequence, 6u);
   EXPECT_EQ(all[0].verdict, static_cast<uint32_t>(NF_ACCEPT));
   EXPECT_FALSE(all[0].mark);
   EXPECT_EQ(all[1].id, 0x80000002u);
@@ -76,7 +84,7 @@ TEST(VerdictBuffer, HoldsAWholeBatchAndStartsOver) {
   for (int round = 0; round < 2; ++round) {
     for (uint32_t id = 0; id < kBatch; ++id) {
       ASSERT_FALSE(buffer.full());
-      buffer.AcceptWithMark(id, id);
+      buffer.AcceptWithMark(id, 0, id);
     }
     EXPECT_TRUE(buffer.full());
     const std::vector<Read> all = ReadAll(buffer);

@@ -45,7 +45,7 @@ def balance(books, flushed):
     # Packets that are reinjected while a chain goes can get lost in the kernel with no error: it is hooks' numbers that
     # it remembers of a packet. And what was flushed may have been dropped anyway.
     if not -flushed / 100 - 10 <= undelivered - flushed <= flushed / 100 + 10:
-        faults.append(f"{undelivered} accepted packets were not delivered, {flushed} are counted as flushed")
+        faults.append(f"{undelivered} accepted packets were not delivered, {flushed} are counted as flushed or gone with their interface")
     return faults
 
 
@@ -64,7 +64,7 @@ def account(place, traffic):
     before, losses = place.dropped_before(), stats["losses"]
     books = {name: target_books(name, stats, came, queues) for name in MATCHES if name != "ports"}
     books["ports"] = rest(stats, books, came)
-    faults = balance(books, losses["flushed"]) + sender_faults(traffic, books, before)
+    faults = balance(books, losses["flushed"] + losses["interface_down"]) + sender_faults(traffic, books, before)
     if not stats["packets"] == sum(stats["reasons"].values()) == stats["verdicts"]["accept"] + stats["verdicts"]["drop"]:
         faults.append(f"{stats['packets']} packets, {stats['reasons']}, {stats['verdicts']}")
     for queue in stats["queues"]:

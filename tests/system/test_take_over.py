@@ -17,7 +17,7 @@ from keeper import Keeper
 from lab import wait_until
 
 PORT, ON_PORT = 8080, 12345
-LOST = ("queue_full", "netlink_overrun", "flushed", "verdict_errors", "verdicts_unsent", "receive_errors", "malformed")
+LOST = ("queue_full", "netlink_overrun", "flushed", "interface_down", "verdict_errors", "verdicts_unsent", "receive_errors", "malformed")
 
 
 def target(*options, **words):
