@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "ruleset/nft_batch.h"
+#include "ruleset/plan.h"
 
 namespace utproxy {
 namespace {
@@ -19,6 +21,11 @@ namespace {
 constexpr int kRoundMs = 10;
 // Where nothing changes.
 constexpr int kIdleMs = 500;
+// Between two looks at whether others have changed the rules.
+constexpr int64_t kLookNs = 400'000'000;
+
+// The rules carry a flow for so long by one decision, and its datagrams are not seen meanwhile.
+static_assert(Steering::kWholeUdpLifetimeNs > int64_t{kFlowTimeoutMs} * 1'000'000);
 
 }  // namespace
 
@@ -76,12 +83,14 @@ void FastPath::Round(int64_t now_ns) {
 void FastPath::FollowListeners(int64_t now_ns) {
   // Read before the sockets are: a change in between is then seen the next time.
   const uint64_t seen = mirror_->udp_epochs().Listeners();
-  if (listeners_seen_ == seen) return;
+  const bool others = OthersChangedRules(now_ns);
+  if (listeners_seen_ == seen && !others) return;
   absl::StatusOr<std::vector<ListenerPlace>> places = BoundListeners();
   absl::Status status = places.status();
-  if (status.ok() && listed_ != *places) {
+  if (status.ok() && (listed_ != *places || (others && !places->empty()))) {
     listed_.reset();
     status = ReplaceListeners(*nft_, *places);
+    if (status.ok()) ++generation_;
   }
   if (!status.ok()) {
     retry_ns_ = now_ns + kNsPerSec;
@@ -89,6 +98,14 @@ void FastPath::FollowListeners(int64_t now_ns) {
   }
   listed_ = std::move(*places);
   listeners_seen_ = seen;
+}
+
+// They may have made the sets anew, or emptied them. The first look counts as a change.
+bool FastPath::OthersChangedRules(int64_t now_ns) {
+  if (looked_ns_ != 0 && now_ns - looked_ns_ < kLookNs) return false;
+  looked_ns_ = now_ns;
+  const absl::StatusOr<uint32_t> generation = RulesetGeneration(*nft_);
+  return generation.ok() && std::exchange(generation_, *generation) != *generation;
 }
 
 absl::StatusOr<std::vector<ListenerPlace>> FastPath::BoundListeners() {
@@ -114,6 +131,7 @@ void FastPath::FollowFlows(int64_t now_ns) {
     retry_ns_ = now_ns + kNsPerSec;
     return;
   }
+  ++generation_;
   flushes_.fetch_add(1, std::memory_order_relaxed);
   flush_again_ = changed;
   circumstances_ = circumstances;

@@ -24,7 +24,8 @@ namespace utproxy {
 // Keeps what the fast path's rules (ruleset/plan.h) go by true, on a thread of its own:
 //
 // - The sets of TCP listeners that are bound to an address, when the mirror has seen one come, go
-//   or change (10 ms; 50 where no packet was decided for a while).
+//   or change (10 ms; 50 where no packet was decided for a while), and within a second when
+//   somebody else has changed nftables, as who loads the rules anew empties them.
 // - The sets of decided UDP flows, which the rules fill by themselves, are emptied when what the
 //   decisions rest on has changed: the UDP sockets at a listener's port (50 ms; an end: a few ms),
 //   an interface's address; a flow's entry for sk_lookup that went before its time; a connected
@@ -75,6 +76,7 @@ class FastPath {
   void Loop();
   void Round(int64_t now_ns);
   void FollowListeners(int64_t now_ns);
+  bool OthersChangedRules(int64_t now_ns);
   void FollowFlows(int64_t now_ns);
   uint64_t Circumstances() const;
   absl::StatusOr<std::vector<ListenerPlace>> BoundListeners();
@@ -94,7 +96,9 @@ class FastPath {
   std::optional<std::vector<ListenerPlace>> listed_;
   std::optional<uint64_t> circumstances_;  // nullopt: the flows' sets are to be emptied
   bool flush_again_ = false;
-  int64_t retry_ns_ = 0;  // no earlier than this after an error
+  uint32_t generation_ = 0;  // of nftables, as this has left it
+  int64_t looked_ns_ = 0;    // 0: never
+  int64_t retry_ns_ = 0;     // no earlier than this after an error
   std::atomic<uint64_t> beats_{0};
   std::atomic<uint64_t> flushes_{0};
   std::atomic<bool> behind_{false};

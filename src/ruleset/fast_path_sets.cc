@@ -10,6 +10,7 @@
 #include <libnftnl/set.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +18,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "netlink/attributes.h"
 #include "ruleset/nft_batch.h"
 #include "ruleset/nft_objects.h"
 #include "ruleset/plan.h"
@@ -101,6 +103,21 @@ absl::Status ReplaceListeners(NetlinkSocket& socket, absl::Span<const ListenerPl
     Fill(set, own, batch);
   }
   return batch.Commit(socket);
+}
+
+absl::StatusOr<uint32_t> RulesetGeneration(NetlinkSocket& socket) {
+  alignas(nlmsghdr) char buffer[64];
+  nlmsghdr* nlh = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETGEN, NFPROTO_UNSPEC, 0, 0);
+  uint32_t generation = 0;
+  const auto read = [&](const nlmsghdr& answer) {
+    ForEachAttribute(answer, sizeof(nfgenmsg), [&](const nlattr& attr) {
+      if (mnl_attr_get_type(&attr) != NFTA_GEN_ID) return;
+      if (mnl_attr_get_payload_len(&attr) < sizeof generation) return;
+      generation = ntohl(mnl_attr_get_u32(&attr));
+    });
+  };
+  RETURN_IF_ERROR(nft::Privileged(socket.Transact(nlh, "read nftables' generation", read)));
+  return generation;
 }
 
 absl::StatusOr<std::optional<FastPathCounters>> ReadFastPathCounters(NetlinkSocket& socket) {

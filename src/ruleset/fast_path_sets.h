@@ -33,6 +33,10 @@ absl::Status ForgetDecidedFlows(NetlinkSocket& socket);
 // an IPv6 packet to ::ffff:a.b.c.d finds an IPv6 socket that is bound to it. In one transaction.
 absl::Status ReplaceListeners(NetlinkSocket& socket, absl::Span<const ListenerPlace> places);
 
+// Counts what is changed in nftables in this network namespace, by anybody, but for what packets
+// add to sets (NFT_MSG_GETGEN). It is one more after a transaction of one's own.
+absl::StatusOr<uint32_t> RulesetGeneration(NetlinkSocket& socket);
+
 // Packets that the rules have carried; nullopt where the table has no such rules.
 struct FastPathCounters {
   uint64_t tcp = 0;

@@ -220,7 +220,7 @@ size_t FlowIndex::Evict(size_t wanted, int64_t now_ns) {
   std::priority_queue<Head, std::vector<Head>, std::greater<>> heads;
   for (Shard& shard : shards_) {
     const std::lock_guard lock(shard.mutex);
-    for (EntryList* list : {&shard.tcp, &shard.udp, &shard.whole}) {
+    for (EntryList* list : {&shard.tcp, &shard.udp, &shard.whole_tcp, &shard.whole_udp}) {
       if (!list->empty()) heads.push({entries_[list->front()].last_used_ns, &shard, list});
     }
   }
@@ -268,7 +268,8 @@ void FlowIndex::Expire(int64_t now_ns) {
   for (Shard& shard : shards_) {
     ExpireList(shard, shard.tcp, now_ns - options_.tcp_lifetime_ns, now_ns);
     ExpireList(shard, shard.udp, now_ns - options_.udp_lifetime_ns, now_ns);
-    ExpireList(shard, shard.whole, now_ns - options_.whole_lifetime_ns, now_ns);
+    ExpireList(shard, shard.whole_tcp, now_ns - options_.whole_tcp_lifetime_ns, now_ns);
+    ExpireList(shard, shard.whole_udp, now_ns - options_.whole_udp_lifetime_ns, now_ns);
   }
 }
 

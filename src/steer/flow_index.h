@@ -36,9 +36,11 @@ class FlowIndex {
  public:
   struct Options {
     uint32_t max_flows = 0;
-    int64_t tcp_lifetime_ns = 0;    // since the last use
-    int64_t udp_lifetime_ns = 0;    // since the last use
-    int64_t whole_lifetime_ns = 0;  // of an entry for a whole destination, likewise
+    int64_t tcp_lifetime_ns = 0;  // since the last use
+    int64_t udp_lifetime_ns = 0;  // since the last use
+    // Of entries for whole destinations, likewise.
+    int64_t whole_tcp_lifetime_ns = 0;
+    int64_t whole_udp_lifetime_ns = 0;
     // An entry used within this time is never evicted: its packet may not have been delivered yet.
     int64_t evict_idle_ns = 0;
   };
@@ -105,13 +107,15 @@ class FlowIndex {
   struct alignas(64) Shard {
     mutable std::mutex mutex;  // guards all of it, its entries and its part of their hash table
     std::condition_variable busy_ended;
-    EntryList tcp;    // not busy, least recently used first
-    EntryList udp;    // likewise
-    EntryList whole;  // likewise, of both protocols: entries for whole destinations
-    EntryList busy;   // in no order
+    EntryList tcp;        // not busy, least recently used first
+    EntryList udp;        // likewise
+    EntryList whole_tcp;  // likewise: entries for whole destinations
+    EntryList whole_udp;
+    EntryList busy;  // in no order
     EntryList& idle(const Entry& entry) {
-      if (IsWholeDestination(entry.flow)) return whole;
-      return entry.flow.proto == Proto::kTcp ? tcp : udp;
+      const bool is_tcp = entry.flow.proto == Proto::kTcp;
+      if (IsWholeDestination(entry.flow)) return is_tcp ? whole_tcp : whole_udp;
+      return is_tcp ? tcp : udp;
     }
   };
 

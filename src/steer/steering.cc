@@ -16,7 +16,7 @@ namespace utproxy {
 namespace {
 
 constexpr int kDefaultSynackRetries = 5;
-constexpr int64_t kWholeLifetimeNs = 5 * kNsPerSec;
+constexpr int64_t kWholeTcpLifetimeNs = 5 * kNsPerSec;
 
 // Of the calling thread's network namespace.
 int SynackRetries() {
@@ -124,7 +124,8 @@ std::unique_ptr<Steering> Steering::Make(const Options& options, SkLookupProgram
                                                         ? options.tcp_lifetime_ns
                                                         : TcpLifetimeNs(SynackRetries()),
                                  .udp_lifetime_ns = options.udp_lifetime_ns,
-                                 .whole_lifetime_ns = kWholeLifetimeNs,
+                                 .whole_tcp_lifetime_ns = kWholeTcpLifetimeNs,
+                                 .whole_udp_lifetime_ns = kWholeUdpLifetimeNs,
                                  .evict_idle_ns = options.evict_idle_ns};
   std::optional<ListenerFinder> finder;
   if (options.find_in_kernel) {

@@ -86,6 +86,10 @@ class Steering {
     bool find_in_kernel = true;
   };
 
+  // Of an entry for a whole destination, since the last Steer() that it served. Longer than the
+  // fast path's rules carry a flow by one decision, whose datagrams Steer() does not see meanwhile.
+  static constexpr int64_t kWholeUdpLifetimeNs = 25'000'000'000;
+
   struct Stats {
     FlowIndex::Stats flows;
     ListenerSockets::Stats listeners;

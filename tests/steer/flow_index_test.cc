@@ -107,6 +107,26 @@ TEST_F(FlowIndexTest, LifetimesBeginAnewWithEachUse) {
   EXPECT_EQ(map_.size(), 0u);
 }
 
+TEST(FlowIndex, WholeDestinationsHaveLifetimesOfTheirOwn) {
+  FakeFlowMap map(8);
+  FlowIndex index(&map, {.max_flows = 8,
+                         .tcp_lifetime_ns = 100,
+                         .udp_lifetime_ns = 1000,
+                         .whole_tcp_lifetime_ns = 10,
+                         .whole_udp_lifetime_ns = 50});
+  const FlowKey tcp = WholeDestination(Flow(1)), udp = WholeDestination(Flow(1, Proto::kUdp));
+  for (const FlowKey& flow : {tcp, udp}) {
+    const Target target{flow, 7};
+    PutResult result{};
+    index.Put({&target, 1}, {&result, 1}, 0);
+  }
+  index.Expire(10);
+  EXPECT_FALSE(index.Contains(tcp));
+  EXPECT_TRUE(index.Contains(udp));
+  index.Expire(50);
+  EXPECT_FALSE(index.Contains(udp));
+}
+
 TEST_F(FlowIndexTest, RemoveTakesOneEntryAway) {
   Put(Flow(1), 7, 0);
   Put(Flow(2), 7, 0);

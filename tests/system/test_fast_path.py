@@ -222,6 +222,31 @@ def test_end_leaves_nothing(lab, make_engine):
     assert leftovers(lab.router) == []
 
 
+def test_users_own_rules_made_anew(lab, utproxy):
+    """The sets of listeners are filled again within a second, or strays would reach a listener that the decision ignores."""
+    words = ["--fast-path", "divert", "--proto", "tcp", "--iif", "lan0", "--dport", PORT, "--on-port", ON_PORT,
+             "--tproxy-mark", "0x1/0x1"]
+    lab.router.run(utproxy, "ruleset", "install", *words)
+    engine = Utproxy(lab, Target("tcp", PORT, on_port=ON_PORT, options=("--fast-path", "divert")), "none", utproxy)
+    engine.launch()
+    with contextlib.closing(Scene(lab, engine, 4)) as scene:
+        scene.open("exact", "tcp", PORT, bind=ASKED[4])
+        for again in (["ruleset", "remove"], None):
+            wait_until(lambda: f" {PORT} " in sets(scene, "listeners") + " ", 5, "the set of listeners")
+            if again:
+                lab.router.run(utproxy, *again)
+                lab.router.run(utproxy, "ruleset", "install", *words)
+            else:
+                lab.router.run("nft", "flush", "set", "inet", "utproxy", "listeners4")
+        wait_until(lambda: f" {PORT} " in sets(scene, "listeners") + " ", 5, "the set of listeners")
+        scene.segment("A", 40007, 1000, ack=1)
+        scene.collect()
+        assert scene.answers(40007) == [] and scene.engine.reason("no_socket") == 1
+        assert engine.stop() == 0
+    lab.router.run(utproxy, "ruleset", "remove")
+    assert leftovers(lab.router) == []
+
+
 @protocols
 def test_users_own_rules(lab, make_engine, utproxy, protocol):
     """`ruleset install` and a daemon without --install: the same rules, and the daemon keeps their sets. At its end the
