@@ -193,30 +193,55 @@ void AppendFastPath(const RulesetSpec& spec, const std::vector<Condition>& first
     AppendFastRule(spec, Proto::kUdp, family, first,
                    {InSet{{SetKind::kDecided, family}}, ForTransparent{}}, divert,
                    comment + kFastUdp, chain);
-    if (!spec.misses_pass) continue;
-    std::vector<Condition> premarked = first;
-    premarked.push_back(HasMark{RoutedMark(spec)});
-    AppendFastRule(spec, Proto::kUdp, family, premarked, {},
-                   AddToSet{{SetKind::kPremarked, family}}, comment + ", comes with the mark",
-                   chain);
   }
 }
 
-// Behind the queue, with the queueing rule's first conditions.
-void AppendLearning(const RulesetSpec& spec, std::vector<Condition> first,
+// The marks that flows are learned by, of all targets, where packets may come out of a queue with a
+// mark that they came with; else none.
+std::vector<MarkMatch> AmbiguousMarks(absl::Span<const RulesetSpec> specs) {
+  const auto passes = [](const RulesetSpec& spec) { return spec.misses_pass; };
+  std::vector<MarkMatch> marks;
+  if (std::none_of(specs.begin(), specs.end(), passes)) return marks;
+  for (const RulesetSpec& spec : specs) {
+    const MarkMatch mark = RoutedMark(spec);
+    const bool known = std::find(marks.begin(), marks.end(), mark) != marks.end();
+    if (spec.fast_path && !known) marks.push_back(mark);
+  }
+  return marks;
+}
+
+// In front of the queueing rule of a target whose misses pass: targets' matches may overlap, so
+// what this one lets pass another could learn.
+void AppendPremarked(const RulesetSpec& spec, const std::vector<Condition>& first,
+                     absl::Span<const MarkMatch> marks, const std::string& comment, Chain& chain) {
+  if (!spec.misses_pass) return;
+  for (const Family family : {Family::kIpv4, Family::kIpv6}) {
+    for (const MarkMatch& mark : marks) {
+      std::vector<Condition> premarked = first;
+      premarked.push_back(HasMark{mark});
+      AppendFastRule(spec, Proto::kUdp, family, premarked, {},
+                     AddToSet{{SetKind::kPremarked, family}}, comment + ", comes with the mark",
+                     chain);
+    }
+  }
+}
+
+// Behind the queue, with the queueing rule's first conditions. `ambiguous`: AmbiguousMarks() has
+// some.
+void AppendLearning(const RulesetSpec& spec, std::vector<Condition> first, bool ambiguous,
                     const std::string& comment, Chain& chain) {
   if (!spec.fast_path) return;
   first.push_back(HasMark{RoutedMark(spec)});
   for (const Family family : {Family::kIpv4, Family::kIpv6}) {
     std::vector<Condition> last;
-    if (spec.misses_pass) last.push_back(InSet{{SetKind::kPremarked, family}, true});
+    if (ambiguous) last.push_back(InSet{{SetKind::kPremarked, family}, true});
     AppendFastRule(spec, Proto::kUdp, family, first, last, AddToSet{{SetKind::kDecided, family}},
                    comment + ", decided", chain);
   }
 }
 
-void AppendPrerouting(const RulesetSpec& spec, const std::string& comment, Chain& chain,
-                      Chain& learn) {
+void AppendPrerouting(const RulesetSpec& spec, absl::Span<const MarkMatch> ambiguous,
+                      const std::string& comment, Chain& chain, Chain& learn) {
   const Queue queue{spec.queue_first, spec.queue_last, spec.queue_bypass,
                     spec.queue_cpu_fanout && spec.queue_first != spec.queue_last};
   std::vector<Condition> interface;
@@ -229,7 +254,8 @@ void AppendPrerouting(const RulesetSpec& spec, const std::string& comment, Chain
   }
   const auto append = [&](std::vector<Condition> first, const std::string& text) {
     AppendFastPath(spec, first, queue, text, chain);
-    AppendLearning(spec, first, text, learn);
+    AppendPremarked(spec, first, ambiguous, text, chain);
+    AppendLearning(spec, first, !ambiguous.empty(), text, learn);
     AppendRules(spec, std::move(first), queue, text, chain);
   };
   append(std::move(interface), comment);
@@ -310,6 +336,7 @@ absl::StatusOr<std::vector<Chain>> CompilePlan(absl::Span<const RulesetSpec> spe
   Chain prerouting{kPreroutingChain, Hook::kPrerouting};
   Chain learn{kLearnChain, Hook::kAfterQueue};
   Chain output{kOutputChain, Hook::kOutputRoute};
+  const std::vector<MarkMatch> ambiguous = AmbiguousMarks(specs);
   for (size_t i = 0; i < specs.size(); ++i) {
     const RulesetSpec& spec = specs[i];
     if (AddressAlternatives(spec.match).empty()) {
@@ -318,7 +345,7 @@ absl::StatusOr<std::vector<Chain>> CompilePlan(absl::Span<const RulesetSpec> spe
                         "give sources and destinations of the same family, not all excluded");
     }
     const std::string comment = CommentOf(spec, i);
-    AppendPrerouting(spec, comment, prerouting, learn);
+    AppendPrerouting(spec, ambiguous, comment, prerouting, learn);
     if (!spec.local_output) continue;
     chains.push_back(LocalChain(spec, i, comment));
     AppendRules(spec, {}, Jump{chains.back().name}, comment, output);

@@ -39,7 +39,8 @@ inline constexpr int kHookPriority = -150;
 //   flow's datagram is decided anew every kFlowTimeoutMs, long before the flow's entry for
 //   sk_lookup ends, so that this lives on, and nothing that was decided stands for longer.
 //   Where a packet's mark need not mean that it was decided to be a hit (RulesetSpec::misses_pass),
-//   flows of packets that come with the mark are noted before they are queued, and not learned.
+//   flows of packets that come with it, or with another target's, are noted before they are queued,
+//   and not learned.
 inline constexpr char kLearnChain[] = "learn";
 inline constexpr int kLearnPriority = kHookPriority + 1;
 inline constexpr uint32_t kFlowTimeoutMs = 20'000;

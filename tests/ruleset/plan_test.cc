@@ -226,6 +226,21 @@ TEST(Plan, FastPathDoesNotLearnFromMarksThatWereThereBefore) {
                                           " != @premarked6 add @flows6 { " + flow + " }\n");
 }
 
+// Both targets' matches fit a packet: one queues it and lets it pass with the other's mark.
+TEST(Plan, FastPathDoesNotLearnWhatAnotherTargetLetsPass) {
+  RulesetSpec passes = Spec(), learns = Spec();
+  passes.match.protos = learns.match.protos = {Proto::kUdp};
+  passes.misses_pass = learns.fast_path = true;
+  learns.queue_first = learns.queue_last = 1;
+  learns.mark_value = learns.mark_mask = 2;
+  const std::string text = TableToNft(*CompilePlan({passes, learns}), "");
+  const size_t noted = text.find(
+      "meta mark & 0x2 == 0x2 meta l4proto udp meta nfproto ipv4 counter add @premarked4");
+  EXPECT_LT(noted, text.find("queue num 0")) << text;
+  EXPECT_NE(text.find("!= @premarked4 counter add @flows4"), std::string::npos) << text;
+  EXPECT_EQ(text.find("meta mark & 0x1 == 0x1"), std::string::npos) << "nothing is learned by it";
+}
+
 TEST(Plan, FastPathOfTcpHasNothingToLearn) {
   RulesetSpec spec = Spec();
   spec.match.protos = {Proto::kTcp};
