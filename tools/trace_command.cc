@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -108,16 +109,29 @@ class TraceCommand : public Command {
     ASSIGN_OR_RETURN(output_, MakeOutput(env));
     // On a busy host packets come first.
     (void)!::nice(kNice);
-    RETURN_IF_ERROR(group_ ? Copies() : Live());
+    RETURN_IF_ERROR(group_ ? Copies() : Live(env));
     RETURN_IF_ERROR(output_->Finish());
     return kExitOk;
   }
 
  private:
-  absl::Status Live() {
+  absl::Status Live(Environment& env) {
+    RETURN_IF_ERROR(TellOfFastPath(env));
     return StreamFromDaemon(
         control_, Request(), [this](const Json& json) { return Take(json); },
         [this] { output_->Flush(); });
+  }
+
+  absl::Status TellOfFastPath(Environment& env) const {
+    bool carries = false;
+    RETURN_IF_ERROR(AskDaemon(control_, {{"command", "stats"}}, [&](const Json& stats) {
+      carries = carries || stats.contains("fast_path");
+    }));
+    if (!carries) return absl::OkStatus();
+    env.err << "utproxy: note: the fast path carries packets of decided flows past the queue; "
+               "those are not shown, utproxy stats counts them\n"
+            << std::flush;
+    return absl::OkStatus();
   }
 
   absl::Status Copies() {
@@ -194,7 +208,8 @@ class TraceCommand : public Command {
 CommandEntry TraceEntry() {
   return {"trace", "decisions as they happen",
           "Shows what the running daemon decides, a line a packet, or with --last what it decided "
-          "last. A reader that is too slow loses decisions, which are counted and shown; packets "
+          "last; not what the fast path carries past it. A reader that is too slow loses "
+          "decisions, which are counted and shown; packets "
           "do not wait for it. With --nflog GROUP it explains copies of packets instead, as on a "
           "router "
           "that uses the kernel's TPROXY: no daemon, and no delay to traffic. Conditions of a "
