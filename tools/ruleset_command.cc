@@ -9,6 +9,7 @@
 #include "command.h"
 #include "commands.h"
 #include "config.h"
+#include "daemon/other_daemon.h"
 #include "printable.h"
 #include "ruleset/ruleset.h"
 #include "ruleset/validate.h"
@@ -60,6 +61,7 @@ class RulesetCommand : public Command {
       case Action::kInstall:
         return Install(env);
       case Action::kRemove:
+        RETURN_IF_ERROR(NoOtherDaemonHasTheTable({}));
         RETURN_IF_ERROR(RemoveRuleset());
         break;
     }

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "daemon/explainer.h"
 #include "daemon/metrics_text.h"
+#include "daemon/other_daemon.h"
 #include "daemon/snapshot.h"
 #include "daemon/stats.h"
 #include "daemon/trace_stream.h"
@@ -179,6 +180,7 @@ absl::Status Daemon::StartRules(Estate* estate) {
     }
     warnings_.push_back(std::string(ruleset.status().message()));
   }
+  RETURN_IF_ERROR(NoOtherDaemonHasTheTable(*serving_.targets));
   ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(installed_));
   ruleset_.emplace(std::move(ruleset));
   return absl::OkStatus();

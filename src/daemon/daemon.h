@@ -26,6 +26,7 @@
 #include "daemon/predecessor.h"
 #include "daemon/privileges.h"
 #include "daemon/progress.h"
+#include "daemon/seldom.h"
 #include "daemon/served_queue.h"
 #include "daemon/target.h"
 #include "daemon/trace_stream.h"
@@ -246,8 +247,8 @@ class Daemon {
   Losses last_losses_;
   LossLog loss_log_;
   PortWatch port_watch_;
-  int64_t restored_told_ns_ = 0;  // when that was last said; 0: never
-  uint64_t restored_untold_ = 0;  // times since
+  Seldom restored_;
+  Seldom unrestored_;
   bool warned_of_protocols_ = false;
   bool warned_of_queued_again_ = false;
 };

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "daemon/daemon.h"
+#include "daemon/other_daemon.h"
 #include "daemon/target_match.h"
 
 // How one configuration takes over from another. A packet is decided by the one whose rules queued
@@ -138,6 +139,7 @@ absl::Status Daemon::SwitchRules(const Change& change) {
   if (ruleset_) {
     RETURN_IF_ERROR(ruleset_->Switch(change.specs));
   } else {
+    RETURN_IF_ERROR(NoOtherDaemonHasTheTable(*change.targets));
     ASSIGN_OR_RETURN(InstalledRuleset ruleset, InstalledRuleset::Install(change.specs));
     ruleset_.emplace(std::move(ruleset));
   }

@@ -2,17 +2,21 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
+#include <utility>
+
 #include "base/clock.h"
 #include "base/status.h"
 #include "daemon/daemon.h"
+#include "daemon/seldom.h"
 
 namespace utproxy {
-namespace {
-
-// Another that takes them away again and again is told of no more often.
-constexpr int64_t kToldEveryNs = 60 * kNsPerSec;
-
-}  // namespace
+std::optional<std::string> Seldom::Due(int64_t now_ns) {
+  ++untold_;
+  if (told_ns_ != 0 && now_ns - told_ns_ < kEveryNs) return std::nullopt;
+  const uint64_t untold = std::exchange(untold_, 0);
+  told_ns_ = now_ns;
+  return untold > 1 ? absl::StrCat(", ", untold, " times since the last word") : "";
+}
 
 // Without them packets go their own way, past the proxy, and nothing else would tell: of the
 // namespace's rules, those of policy and the routes anybody can take away, and so the table, where
@@ -30,22 +34,20 @@ void Daemon::RestoreRules(std::vector<std::string>* sentences) {
     if (made.ok() && restored.ok()) restored->push_back("nftables table inet utproxy");
     status.Update(StartFastPath());
   }
-  if (status.ok() && restored->empty()) return;
-  ++restored_untold_;
-  const int64_t now_ns = MonotonicNs();
-  if (restored_told_ns_ != 0 && now_ns - restored_told_ns_ < kToldEveryNs) return;
-  const std::string often = restored_untold_ > 1
-                                ? absl::StrCat(", ", restored_untold_, " times since the last word")
-                                : "";
-  restored_told_ns_ = now_ns;
-  restored_untold_ = 0;
-  sentences->push_back(
-      status.ok()
-          ? absl::StrCat("somebody took away what --install had made, so packets went past the "
-                         "proxy for up to a second; put back",
-                         often, ": ", absl::StrJoin(*restored, "; "))
-          : absl::StrCat("what --install made is gone and can't be put back", often, ": ",
-                         status.message()));
+  if (!status.ok()) {
+    if (const auto often = unrestored_.Due(MonotonicNs())) {
+      sentences->push_back(absl::StrCat("what --install made is gone in part and can't be put back",
+                                        *often, ": ", status.message()));
+    }
+    return;
+  }
+  if (restored->empty()) return;
+  if (const auto often = restored_.Due(MonotonicNs())) {
+    sentences->push_back(absl::StrCat(
+        "what --install had made was gone in part, so packets went past the proxy for up to a "
+        "second; put back",
+        *often, ": ", absl::StrJoin(*restored, "; ")));
+  }
 }
 
 }  // namespace utproxy

@@ -324,8 +324,12 @@ absl::StatusOr<std::vector<DeliveryItem>> RestoreDelivery(NetlinkSocket& socket,
   for (const DeliveryItem& item : wanted) {
     const absl::Status status = Change(socket, item, true);
     if (MeansIpv6IsOff(item, status)) break;
-    if (!absl::IsAlreadyExists(status)) RETURN_IF_ERROR(status);
-    if (status.ok()) restored.push_back(item);
+    if (absl::IsAlreadyExists(status)) {
+      RETURN_IF_ERROR(ExplainExisting(socket, item));
+      continue;
+    }
+    RETURN_IF_ERROR(status);
+    restored.push_back(item);
   }
   return restored;
 }

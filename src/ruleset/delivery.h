@@ -58,7 +58,8 @@ absl::StatusOr<DeliveryChange> AddDelivery(NetlinkSocket& socket,
                                            absl::Span<const DeliveryItem> wanted);
 
 // Adds again what of `wanted`, which AddDelivery() once added, is not there any more, and returns
-// it. Looks at nothing else: one system call for each item.
+// it. FailedPrecondition, and the rest not looked at, where another default route has a route's
+// place. Some system calls for each item.
 absl::StatusOr<std::vector<DeliveryItem>> RestoreDelivery(NetlinkSocket& socket,
                                                           absl::Span<const DeliveryItem> wanted);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "ruleset/nft_objects.h"
 
+#include <absl/functional/function_ref.h>
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <libmnl/libmnl.h>
@@ -8,7 +9,9 @@
 #include <libnftnl/udata.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/xt_NFQUEUE.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/status.h"
@@ -171,18 +174,62 @@ absl::StatusOr<std::vector<uint64_t>> ListJumpsToOwn(NetlinkSocket& socket, uint
   return handles;
 }
 
-absl::StatusOr<size_t> CountRules(NetlinkSocket& socket) {
+namespace {
+
+// All rules of our table.
+absl::Status ForEachRule(NetlinkSocket& socket, absl::string_view what,
+                         absl::FunctionRef<void(const nlmsghdr&)> take) {
   alignas(nlmsghdr) char buffer[512];
   nlmsghdr* nlh = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETRULE, NFPROTO_INET, NLM_F_DUMP, 0);
   const RulePtr wanted(Allocated(nftnl_rule_alloc()));
   nftnl_rule_set_str(wanted.get(), NFTNL_RULE_TABLE, kTableName);
   nftnl_rule_nlmsg_build_payload(nlh, wanted.get());
-  size_t count = 0;
   const auto read = [&](const nlmsghdr& answer) {
-    count += (answer.nlmsg_type & 0xff) == NFT_MSG_NEWRULE ? 1 : 0;
+    if ((answer.nlmsg_type & 0xff) == NFT_MSG_NEWRULE) take(answer);
   };
-  RETURN_IF_ERROR(Privileged(socket.Transact(nlh, "count nftables rules", read)));
+  return Privileged(socket.Transact(nlh, what, read));
+}
+
+// As nft's own `queue` has them, or as the target of nft_compat does.
+int TakeQueues(nftnl_expr* e, void* out) {
+  const char* name = nftnl_expr_get_str(e, NFTNL_EXPR_NAME);
+  uint16_t first = 0, total = 0;
+  if (name != nullptr && std::strcmp(name, "queue") == 0) {
+    first = nftnl_expr_get_u16(e, NFTNL_EXPR_QUEUE_NUM);
+    total = nftnl_expr_get_u16(e, NFTNL_EXPR_QUEUE_TOTAL);
+  } else if (name != nullptr && std::strcmp(name, "target") == 0) {
+    const char* target = nftnl_expr_get_str(e, NFTNL_EXPR_TG_NAME);
+    uint32_t size = 0;
+    const void* bytes = nftnl_expr_get(e, NFTNL_EXPR_TG_INFO, &size);
+    xt_NFQ_info_v1 info{};
+    if (target == nullptr || std::strcmp(target, "NFQUEUE") != 0 || size < sizeof info) return 0;
+    std::memcpy(&info, bytes, sizeof info);
+    first = info.queuenum;
+    total = info.queues_total;
+  }
+  if (total == 0) return 0;
+  const int last = std::min(first + total - 1, 65535);
+  static_cast<std::vector<std::pair<uint16_t, uint16_t>>*>(out)->emplace_back(
+      first, static_cast<uint16_t>(last));
+  return 0;
+}
+
+}  // namespace
+
+absl::StatusOr<size_t> CountRules(NetlinkSocket& socket) {
+  size_t count = 0;
+  RETURN_IF_ERROR(ForEachRule(socket, "count nftables rules", [&](const nlmsghdr&) { ++count; }));
   return count;
+}
+
+absl::StatusOr<std::vector<std::pair<uint16_t, uint16_t>>> ListQueues(NetlinkSocket& socket) {
+  std::vector<std::pair<uint16_t, uint16_t>> queues;
+  RETURN_IF_ERROR(ForEachRule(socket, "list nftables rules", [&](const nlmsghdr& answer) {
+    const RulePtr rule(Allocated(nftnl_rule_alloc()));
+    if (nftnl_rule_nlmsg_parse(&answer, rule.get()) < 0) return;
+    (void)nftnl_expr_foreach(rule.get(), TakeQueues, &queues);
+  }));
+  return queues;
 }
 
 absl::Status Privileged(absl::Status status) {

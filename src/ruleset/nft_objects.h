@@ -67,6 +67,8 @@ absl::StatusOr<std::vector<std::string>> ListOwnMangleChains(NetlinkSocket& sock
 absl::StatusOr<std::vector<FoundChain>> ListChains(NetlinkSocket& socket);
 // Of all chains of our table together.
 absl::StatusOr<size_t> CountRules(NetlinkSocket& socket);
+// Queues, the first and the last one of each rule of our table that leads to some.
+absl::StatusOr<std::vector<std::pair<uint16_t, uint16_t>>> ListQueues(NetlinkSocket& socket);
 // Handles of the rules of chain PREROUTING of table mangle that jump to kIptablesChain.
 absl::StatusOr<std::vector<uint64_t>> ListJumpsToOwn(NetlinkSocket& socket, uint16_t family);
 

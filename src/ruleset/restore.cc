@@ -27,6 +27,14 @@ absl::StatusOr<std::vector<std::string>> InstalledRuleset::RestoreDelivery(
   return commands;
 }
 
+// Of what has just been made: what is counted later, others may have changed.
+absl::Status InstalledRuleset::NoteRules() {
+  if (owned_) return absl::OkStatus();
+  ASSIGN_OR_RETURN(NetlinkSocket nft, OpenNftSocket());
+  ASSIGN_OR_RETURN(rules_, nft::CountRules(nft));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<bool> InstalledRuleset::TableStands() {
   if (!nft_ || owned_) return true;
   ASSIGN_OR_RETURN(NetlinkSocket nft, OpenNftSocket());
@@ -38,8 +46,7 @@ absl::StatusOr<bool> InstalledRuleset::TableStands() {
     if (std::none_of(there.begin(), there.end(), is_it)) return false;
   }
   ASSIGN_OR_RETURN(const size_t rules, nft::CountRules(nft));
-  if (!rules_) rules_ = rules;
-  return rules == *rules_;
+  return rules == rules_;
 }
 
 absl::Status InstalledRuleset::RestoreTable() {
@@ -55,8 +62,16 @@ absl::Status InstalledRuleset::RestoreTable() {
   for (const Chain& chain : chains_) {
     if (chain.hook != Hook::kNone) live_bases_.push_back(chain.name);
   }
-  rules_.reset();
-  return absl::OkStatus();
+  return NoteRules();
+}
+
+absl::StatusOr<std::vector<std::pair<uint16_t, uint16_t>>> QueuesOfUnboundRun() {
+  ASSIGN_OR_RETURN(NetlinkSocket nft, OpenNftSocket());
+  ASSIGN_OR_RETURN(const std::optional<NftTable> table, FindTable(nft, NFPROTO_INET, kTableName));
+  if (!table || table->owner != 0 || table->comment != kRunComment) {
+    return std::vector<std::pair<uint16_t, uint16_t>>();
+  }
+  return nft::ListQueues(nft);
 }
 
 }  // namespace utproxy

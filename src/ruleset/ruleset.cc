@@ -183,6 +183,7 @@ absl::StatusOr<InstalledRuleset> InstalledRuleset::Install(absl::Span<const Rule
   ruleset.outlives_ = AnyOutlives(specs);
   ruleset.owned_ = installed.owned;
   ruleset.warnings_ = std::move(installed.warnings);
+  RETURN_IF_ERROR(ruleset.NoteRules());
   return ruleset;
 }
 
@@ -254,7 +255,7 @@ absl::Status InstalledRuleset::Switch(absl::Span<const RulesetSpec> specs) {
     return status;
   }
   chains_ = std::move(chains);
-  rules_.reset();
+  (void)NoteRules();  // what is not counted is made again, which does no harm
   return absl::OkStatus();
 }
 

@@ -98,12 +98,13 @@ class InstalledRuleset {
 
  private:
   InstalledRuleset(NetlinkSocket nft, NftDialect dialect, std::vector<Chain> chains);
+  absl::Status NoteRules();
 
   std::unique_ptr<NetlinkSocket> nft_;  // null once removed or moved from
   NftDialect dialect_;
   bool outlives_ = false;
-  bool owned_ = false;           // the table is bound to nft_
-  std::optional<size_t> rules_;  // in the table, since TableStands() first counted them
+  bool owned_ = false;  // the table is bound to nft_
+  size_t rules_ = 0;    // in a table that is not
   std::vector<Chain> chains_;
   std::vector<std::string> live_bases_;
   std::vector<DeliveryItem> begun_;
@@ -112,6 +113,11 @@ class InstalledRuleset {
 
 // Whether one of them is to outlive the process.
 bool AnyOutlives(absl::Span<const RulesetSpec> specs);
+
+// Queues, the first and the last one of each rule that leads to some, of a table that a run has
+// made and that is not bound to its process: it may be over, or runs and `outlives`. Empty where
+// there is no such table.
+absl::StatusOr<std::vector<std::pair<uint16_t, uint16_t>>> QueuesOfUnboundRun();
 
 // `ruleset install`: installs and leaves it, in place of an earlier `ruleset install`. Returns
 // warnings. AlreadyExists where a running utproxy holds the table.

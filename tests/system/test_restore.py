@@ -7,7 +7,7 @@ from failing import Flow
 from lab import wait_until
 
 PORT, ON_PORT = 8080, 12345
-WORD = "took away what --install had made"
+WORD = "what --install had made was gone in part"
 FLUSHES = ["nft flush ruleset", "nft flush table inet utproxy", "nft delete table inet utproxy"]
 
 
@@ -63,5 +63,44 @@ def test_an_end_right_after_a_flush_is_clean(make_lab, make_engine):
     router = make_lab(server=True)
     engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT, options=("--fail", "closed")))
     router.router.run("nft", "flush", "ruleset")
+    assert engine.stop() == 0
+    assert leftovers(router.router) == []
+
+
+def test_what_goes_at_once_after_the_start_is_put_back_too(make_lab, make_engine):
+    """What stands is compared with what was made, and not with what a first look finds."""
+    router = make_lab(server=True)
+    engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT, options=("--fail", "closed")))
+    rules = router.router.run("nft", "list", "chain", "inet", "utproxy", "prerouting").stdout
+    router.router.run("nft", "flush", "chain", "inet", "utproxy", "prerouting")
+    wait_until(lambda: router.router.run("nft", "list", "chain", "inet", "utproxy", "prerouting").stdout == rules, 10, "the rules")
+    assert engine.stop() == 0
+
+
+def test_another_route_in_its_place_is_told_of(make_lab, make_engine):
+    router = make_lab(server=True)
+    engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT))
+    router.router.sh("ip route del local default table 100; ip route add unreachable default table 100")
+    wait_until(lambda: "can't be put back" in engine.process.err(), 10, "a word about it")
+    assert "another default route" in engine.process.err()
+    router.router.run("ip", "route", "del", "unreachable", "default", "table", "100")
+    wait_until(lambda: WORD in engine.process.err(), 10, "a word about it")
+    assert "local default dev lo" in router.router.run("ip", "route", "show", "table", "100").stdout
+    assert engine.stop() == 0
+    assert leftovers(router.router) == []
+
+
+@pytest.mark.parametrize("fail", ["open", "closed"])
+def test_a_running_daemons_rules_are_nobody_elses(make_lab, make_engine, utproxy, tmp_path, fail):
+    """Neither another daemon's, which would redirect other packets, nor `ruleset remove`'s, whether the kernel knows of the
+    table's owner or, as the table is to stay, of none."""
+    router = make_lab(server=True)
+    engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT, options=("--fail", fail)))
+    before = leftovers(router.router)
+    for words in (["run", "--install", "--proto", "udp", "--dport", "54", "--on-port", "1091", "--tproxy-mark", "2/2",
+                   "--queue-num", "77", "--control", tmp_path / "control"], ["ruleset", "remove"]):
+        refused = router.router.run(utproxy, *words, check=False)
+        assert refused.returncode == 1 and "a running utproxy holds it" in refused.stderr, refused
+    assert leftovers(router.router) == before
     assert engine.stop() == 0
     assert leftovers(router.router) == []
