@@ -78,11 +78,18 @@ class Sets {
     return Ranges(std::move(elements));
   }
 
-  // libnftnl 1.2.4 writes attributes of types that it does not know beyond the end of an array.
+  // libnftnl 1.2.4 writes an element's attributes of types that it does not know, up to
+  // NFTA_SET_MAX, beyond the end of an array.
   static bool OfKnownTypes(const nlmsghdr& message) {
     bool known = true;
-    ForEachAttribute(message, sizeof(nfgenmsg), [&](const nlattr& attr) {
-      known &= mnl_attr_get_type(&attr) <= NFTA_SET_ELEM_LIST_MAX;
+    ForEachAttribute(message, sizeof(nfgenmsg), [&](const nlattr& list) {
+      known &= mnl_attr_get_type(&list) <= NFTA_SET_ELEM_LIST_MAX;
+      if (mnl_attr_get_type(&list) != NFTA_SET_ELEM_LIST_ELEMENTS) return;
+      ForEachNested(list, [&](const nlattr& element) {
+        ForEachNested(element, [&](const nlattr& attr) {
+          known &= mnl_attr_get_type(&attr) <= NFTA_SET_ELEM_MAX;
+        });
+      });
     });
     return known;
   }
