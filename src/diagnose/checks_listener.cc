@@ -169,7 +169,11 @@ std::string NoListenerFix(const SystemView& view, const Place& place) {
   for (const RuleRef& rule : target.rules) {
     if (!SeesFamily(rule.family, place.entry.family)) continue;
     if (half) return LeaveProtocol(view, place, rule);
-    if (!rule.owned) return DeleteRule(rule);
+    // What a running daemon has made it puts back.
+    const std::string stop = StopDaemon(view, target);
+    const bool put_back = rule.table == "utproxy" && !stop.empty();
+    if (!rule.owned && !put_back) return DeleteRule(rule);
+    return absl::StrCat(stop, "utproxy ruleset remove");
   }
   return "utproxy ruleset remove";
 }

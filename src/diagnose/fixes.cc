@@ -192,19 +192,36 @@ std::string RunCommand(const ProxyTarget& target, absl::string_view more) {
   return text;
 }
 
-std::string RestartDaemon(const SystemView& view, const ProxyTarget& target,
-                          const Options& options) {
+namespace {
+
+// The process that has bound the target's queues, where it can be told and its words too; else
+// null.
+const std::pair<const int, ProcessFacts>* DaemonOf(const SystemView& view,
+                                                   const ProxyTarget& target) {
   for (const QueueFacts& queue : view.queues) {
     if (queue.number < target.queue_first || queue.number > target.queue_last) continue;
     const auto it = view.processes.find(static_cast<int>(queue.port_id));
-    if (it == view.processes.end() || it->second.command_line.empty()) continue;
-    std::vector<std::string> words;
-    for (const std::string& word : it->second.command_line) words.push_back(ShellWord(word));
-    const int pid = it->first;
-    return absl::StrCat("kill ", pid, "; while [ -e /proc/", pid, "/exe ]; do sleep 0.1; done; ",
-                        WithOptions(std::move(words), options));
+    if (it != view.processes.end() && !it->second.command_line.empty()) return &*it;
   }
-  return "";
+  return nullptr;
+}
+
+}  // namespace
+
+std::string StopDaemon(const SystemView& view, const ProxyTarget& target) {
+  const auto* daemon = DaemonOf(view, target);
+  if (daemon == nullptr) return "";
+  const int pid = daemon->first;
+  return absl::StrCat("kill ", pid, "; while [ -e /proc/", pid, "/exe ]; do sleep 0.1; done; ");
+}
+
+std::string RestartDaemon(const SystemView& view, const ProxyTarget& target,
+                          const Options& options) {
+  const auto* daemon = DaemonOf(view, target);
+  if (daemon == nullptr) return "";
+  std::vector<std::string> words;
+  for (const std::string& word : daemon->second.command_line) words.push_back(ShellWord(word));
+  return StopDaemon(view, target) + WithOptions(std::move(words), options);
 }
 
 std::string LeaveAlone(const SystemView& view, const ProxyTarget& target, const Address& address,

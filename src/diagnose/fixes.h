@@ -41,6 +41,9 @@ std::string OpenPolicy(const RuleRef& chain);
 // "utproxy run --queue-num 0 --on-port ...".
 std::string RunCommand(const ProxyTarget& target, absl::string_view more = "");
 
+// Ends the utproxy that reads the target's queue, and waits for that; more can be put behind it.
+// Empty where none is known to read it.
+std::string StopDaemon(const SystemView& view, const ProxyTarget& target);
 // Ends the utproxy that reads the target's queue and starts it as it was, with these options in
 // place of what it had of them; a value of "" takes one away. Empty where none is known to read it.
 using Options = std::vector<std::pair<std::string, std::string>>;

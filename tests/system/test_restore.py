@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What others take away of what --install made is put back within a second, and told."""
+import json
+import os
+
 import pytest
 
 from engine import Target, leftovers
@@ -57,6 +60,18 @@ def test_who_takes_it_away_again_and_again_is_told_of_once_a_minute(make_lab, ma
         wait_until(lambda: "117:" in router.router.run("ip", "rule").stdout, 10, "the rule")
     assert engine.process.err().count(WORD) == 1
     assert engine.stop() == 0
+
+
+@pytest.mark.parametrize("fail", ["open", "closed"])
+def test_doctors_fix_where_nobody_listens_lets_traffic_go(make_lab, make_engine, fail):
+    """It has to end the daemon, which would put its rules back."""
+    router = make_lab(server=True)
+    engine = make_engine("install", router, Target("udp", PORT, on_port=ON_PORT, options=("--fail", fail)))
+    found = json.loads(router.router.run(engine.binary, "doctor", "-j", check=False).stdout)
+    fixes = {each["fix"] for each in found["findings"] if each["id"] == "no_listener"}
+    assert len(fixes) == 1, found
+    router.router.sh(f"PATH={os.path.dirname(engine.binary)}:$PATH; {fixes.pop()}")
+    assert not engine.process.alive() and leftovers(router.router) == []
 
 
 def test_an_end_right_after_a_flush_is_clean(make_lab, make_engine):
