@@ -337,8 +337,9 @@ class Walk:
         heading(7, "Yours")
         say("The router stays until you press Enter. In another terminal, as root, enter it:")
         command(["nsenter", f"--net={self.router.path}", "env", f"PATH={pathlib.Path(self.binary).parent}:$PATH", "bash"])
+        # As wg-quick does. A policy rule that is deleted, utproxy puts back.
         print("\nBreak something there, such as")
-        command(["ip", "rule", "del", "fwmark", MARK])
+        command(["echo", "1", ">/proc/sys/net/ipv4/conf/lan0/src_valid_mark"])
         print("\nand ask what is wrong, what becomes of a packet, what utproxy decided:")
         words = ["tcp", "10.77.1.2:40009", "203.0.113.80:80", "--iif", "lan0", "--on-port", str(ON_PORT), "--tproxy-mark", MARK]
         command(["utproxy", "doctor"])

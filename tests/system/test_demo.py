@@ -57,7 +57,7 @@ def test_the_printed_commands_lead_to_what_was_broken(demo):
     broken = inside(enter, breaks, f"{doctor} -j")
     assert broken.stderr == "", broken
     errors = [f for f in json.loads(broken.stdout)["findings"] if f["severity"] == "error"]
-    assert [f["id"] for f in errors] == ["rule_removed"]
+    assert [f["id"] for f in errors] == ["src_valid_mark"]
     assert [shell(command).stdout for command in (tcp, udp)] == ["", ""]
     mended = inside(enter, errors[0]["fix"], doctor)
     assert "No error found." in mended.stdout
