@@ -63,7 +63,7 @@ void FastPath::Loop() {
                              {.fd = changed_->fd(), .events = POLLIN, .revents = 0}}};
   while (true) {
     // Who wakes up without need takes more from the traffic beside than the time that it runs.
-    if (!behind()) (void)::poll(fds.data(), fds.size(), kIdleMs);
+    if (!unsettled()) (void)::poll(fds.data(), fds.size(), kIdleMs);
     changed_->Clear();
     Round(MonotonicNs());
     beats_.fetch_add(1, std::memory_order_relaxed);
@@ -76,8 +76,19 @@ void FastPath::Round(int64_t now_ns) {
   if (now_ns < retry_ns_) return;
   FollowListeners(now_ns);
   FollowFlows(now_ns);
-  behind_.store(!listeners_seen_ || flush_again_ || circumstances_ != Circumstances(),
-                std::memory_order_relaxed);
+  settled_flows_.store(flush_again_ ? kNever : circumstances_.value_or(kNever),
+                       std::memory_order_relaxed);
+  settled_listeners_.store(listeners_seen_.value_or(kNever), std::memory_order_relaxed);
+}
+
+bool FastPath::behind() const {
+  return settled_listeners_.load(std::memory_order_relaxed) != mirror_->udp_epochs().Listeners() ||
+         settled_flows_.load(std::memory_order_relaxed) != Circumstances();
+}
+
+// There is something to do again although nothing more changes.
+bool FastPath::unsettled() const {
+  return !listeners_seen_ || flush_again_ || circumstances_ != Circumstances();
 }
 
 void FastPath::FollowListeners(int64_t now_ns) {

@@ -60,8 +60,8 @@ class FastPath {
   // Rises while the thread goes on, at least twice a second.
   uint64_t beats() const { return beats_.load(std::memory_order_relaxed); }
   uint64_t flushes() const { return flushes_.load(std::memory_order_relaxed); }
-  // A change has been seen that the sets do not show yet.
-  bool behind() const { return behind_.load(std::memory_order_relaxed); }
+  // The mirror knows of a change that the sets do not show yet.
+  bool behind() const;
 
  private:
   FastPath(const Mirror* mirror, const Steering* steering, const EventFd* changed,
@@ -73,6 +73,9 @@ class FastPath {
         client_(std::move(client)),
         stop_(std::move(stop)) {}
 
+  static constexpr uint64_t kNever = UINT64_MAX;
+
+  bool unsettled() const;
   void Loop();
   void Round(int64_t now_ns);
   void FollowListeners(int64_t now_ns);
@@ -101,7 +104,8 @@ class FastPath {
   int64_t retry_ns_ = 0;     // no earlier than this after an error
   std::atomic<uint64_t> beats_{0};
   std::atomic<uint64_t> flushes_{0};
-  std::atomic<bool> behind_{false};
+  // What the sets show: of Listeners(), and of Circumstances().
+  std::atomic<uint64_t> settled_listeners_{kNever}, settled_flows_{kNever};
   std::thread thread_;
 };
 

@@ -175,13 +175,16 @@ void Mirror::Round::Ended(int64_t interval_ns, int64_t cost_factor, int64_t begi
 
 absl::Status Mirror::RefreshBound(Proto proto) {
   const uint32_t states = proto == Proto::kTcp ? kListenStates : kAllStates;
+  const int64_t begin_ns = MonotonicNs();
   for (const Family family : kFamilies) {
     scratch_.clear();
     RETURN_IF_ERROR(client_.Dump(family, proto, states,
                                  [&](const Socket& socket) { scratch_.push_back(socket); }));
     writer_.ReplaceBound(family, proto, scratch_);
   }
-  counters_.last_refresh_ns.store(MonotonicNs(), std::memory_order_relaxed);
+  (proto == Proto::kTcp ? listeners_dumped_ns_ : udp_dumped_ns_) = begin_ns;
+  counters_.last_refresh_ns.store(std::min(listeners_dumped_ns_, udp_dumped_ns_),
+                                  std::memory_order_release);
   return absl::OkStatus();
 }
 
@@ -268,7 +271,7 @@ MirrorStats Mirror::stats() const {
   s.feed_dropped = feed_->dropped();
   s.rejected = counters_.rejected.load(std::memory_order_relaxed);
   s.failures = counters_.failures.load(std::memory_order_relaxed);
-  s.last_refresh_ns = counters_.last_refresh_ns.load(std::memory_order_relaxed);
+  s.last_refresh_ns = counters_.last_refresh_ns.load(std::memory_order_acquire);
   s.last_sweep_ns = counters_.last_sweep_ns.load(std::memory_order_relaxed);
   s.sweep_cost_ns = counters_.sweep_cost_ns.load(std::memory_order_relaxed);
   return s;

@@ -28,14 +28,16 @@ struct MirrorStats {
   uint64_t sockets = 0;
   uint64_t bytes = 0;  // of the table
   uint64_t destroy_events = 0;
-  uint64_t lost_events = 0;     // times the kernel said that destroy events were lost
-  uint64_t learned = 0;         // sockets taken from exact answers
-  uint64_t feed_dropped = 0;    // of those, not taken for want of room
-  uint64_t rejected = 0;        // sockets that found the table full
-  uint64_t failures = 0;        // dumps that failed
-  int64_t last_refresh_ns = 0;  // the end of the last dump of listeners and UDP sockets
-  int64_t last_sweep_ns = 0;    // the end of the last dump of connections
-  int64_t sweep_cost_ns = 0;    // how long that took
+  uint64_t lost_events = 0;   // times the kernel said that destroy events were lost
+  uint64_t learned = 0;       // sockets taken from exact answers
+  uint64_t feed_dropped = 0;  // of those, not taken for want of room
+  uint64_t rejected = 0;      // sockets that found the table full
+  uint64_t failures = 0;      // dumps that failed
+  // The begin of the last dump of listeners or of that of UDP sockets, whichever is older: what
+  // was changed before is in the mirror, but for connections. 0: there was none.
+  int64_t last_refresh_ns = 0;
+  int64_t last_sweep_ns = 0;  // the end of the last dump of connections
+  int64_t sweep_cost_ns = 0;  // how long that took
 };
 
 // Mirrors the kernel's sockets of one network namespace, the one of the thread that starts it.
@@ -97,6 +99,8 @@ class Mirror {
         beats{0};
     std::atomic<int64_t> last_refresh_ns{0}, last_sweep_ns{0}, sweep_cost_ns{0};
   };
+
+  int64_t listeners_dumped_ns_ = 0, udp_dumped_ns_ = 0;  // when that began
 
   // When something that costs processor time is due.
   struct Round {

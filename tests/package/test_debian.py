@@ -113,11 +113,13 @@ def test_configuration_is_a_conffile(packages):
     assert run(["dpkg-deb", "--info", packages["utproxy"], "conffiles"]) == "/etc/utproxy/utproxy.toml\n"
 
 
-def test_upgrade_restarts_what_runs(packages):
-    """By a restart, which queues, rules and flows outlive in systemd's hands; no stop before it. What does not run stays so."""
-    assert re.search(r"deb-systemd-invoke try-restart '?utproxy.service", run(["dpkg-deb", "--info", packages["utproxy"], "postinst"]))
-    stop = run(["dpkg-deb", "--info", packages["utproxy"], "prerm"])
-    assert re.search(r'"\$1" = "?remove"?[^\n]*\n\s*deb-systemd-invoke stop', stop), stop
+def test_upgrade_restarts_what_runs(packages, tmp_path):
+    """By a restart, which queues, rules and flows outlive in systemd's hands, with no stop before it; a removal stops it."""
+    run(["dpkg-deb", "--control", packages["utproxy"], tmp_path / "control"])
+    scripts = {path.name: path.read_text() for path in (tmp_path / "control").glob("p*")}
+    assert "_dh_action=restart" in scripts["postinst"] and "deb-systemd-invoke $_dh_action 'utproxy.service'" in scripts["postinst"]
+    assert re.search(r'"\$1" = remove \][^\n]*\n\s*deb-systemd-invoke stop \'utproxy.service\'', scripts["prerm"]), scripts
+    assert "preinst" not in scripts
 
 
 def test_unit_is_valid(debian):

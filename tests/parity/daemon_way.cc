@@ -265,18 +265,18 @@ void DaemonWay::Settle(std::chrono::steady_clock::time_point changed) const {
     const Json mirror = Control("stats").at(0).at("mirror");
     const int64_t passed =
         std::chrono::duration_cast<std::chrono::milliseconds>(now() - changed).count();
-    const bool refreshed = mirror.at("age_ms").get<int64_t>() < passed - 1;
+    // Milliseconds are cut off: it began after the change.
+    const bool refreshed = mirror.at("age_ms").get<int64_t>() + 1 < passed;
     if (refreshed && mirror.at("destroy_events").get<int64_t>() == events) return SettleFastPath();
     events = mirror.at("destroy_events").get<int64_t>();
     ::usleep(2000);
   }
 }
 
-// What the mirror has come to know, the fast path has noticed after 10 ms at the most.
 void DaemonWay::SettleFastPath() const {
-  for (int ms = 0; fast_path_ && ms < kSettleTimeoutMs; ms += 25) {
-    ::usleep(25'000);
+  for (int ms = 0; fast_path_ && ms < kSettleTimeoutMs; ms += 5) {
     if (!Control("stats").at(0).at("fast_path").at("behind").get<bool>()) return;
+    ::usleep(5'000);
   }
 }
 
