@@ -257,14 +257,15 @@ Lab::Lab(const Generator::World& world, const Options& options)
 }
 
 // A socket whose number fits the rule's mark is routed by it where a daemon's namespace has the
-// rule for that, and so connects from 127.0.0.1, and answers, where the kernel's is refused.
+// rule for that, and so connects from 127.0.0.1, and answers, where the kernel's is refused; one
+// that is bound to no address connects from its peer's.
 bool Lab::MadeAlike(const Scene& scene, const Policy& policy, const Sockets& sockets) const {
   for (size_t i = 0; i < scene.sockets.size(); ++i) {
     if (kernel_made_[i] != sockets.made(i)) return false;
     const SocketSpec& spec = scene.sockets[i];
     const bool routed = ((spec.id ^ policy.mark_value) & policy.mark_mask) == 0;
-    if (routed && spec.remote_port != 0 && spec.local.Ipv4() == htonl(INADDR_LOOPBACK))
-      return false;
+    if (!routed || spec.remote_port == 0) continue;
+    if (spec.local.Ipv4() == htonl(INADDR_LOOPBACK) || spec.local.IsUnspecified()) return false;
   }
   return true;
 }
