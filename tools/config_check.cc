@@ -176,19 +176,4 @@ std::vector<Mistake> WarningsAbout(absl::Span<const std::unique_ptr<ParsedTarget
   return warnings;
 }
 
-std::vector<std::string> LoopsIn(absl::Span<const Target> targets) {
-  std::vector<std::string> sentences;
-  for (const Target& target : targets) {
-    const RulesetSpec& spec = target.ruleset;
-    const bool excludes =
-        !spec.exclude_marks.empty() || !spec.exclude_uids.empty() || !spec.exclude_cgroups.empty();
-    if (!target.install || !spec.local_output || excludes) continue;
-    sentences.push_back(absl::StrCat(
-        TargetName(spec, 0),
-        ": local output without an exclusion: if the proxy itself sends what the target matches, "
-        "it is handed its own packets; exclude it by mark, user or cgroup"));
-  }
-  return sentences;
-}
-
 }  // namespace utproxy::tools

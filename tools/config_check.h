@@ -5,7 +5,6 @@
 #include <absl/types/span.h>
 
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "config_table.h"
@@ -20,10 +19,6 @@ void CheckTargets(absl::Span<const std::unique_ptr<ParsedTarget>> targets,
 
 // What is right, but does not do what one might think. Of targets without mistakes.
 std::vector<Mistake> WarningsAbout(absl::Span<const std::unique_ptr<ParsedTarget>> targets);
-
-// Sentences, as installing their rules has them: of targets that may hand the proxy its own
-// packets.
-std::vector<std::string> LoopsIn(absl::Span<const Target> targets);
 
 }  // namespace utproxy::tools
 

@@ -18,7 +18,6 @@
 #include "command.h"
 #include "commands.h"
 #include "config.h"
-#include "config_check.h"
 #include "daemon/daemon.h"
 #include "daemon/json.h"
 #include "daemon_words.h"
@@ -318,7 +317,9 @@ class RunCommand : public Command {
 
   // As installing does, which --check does not come to.
   void WarnOfLoops(Environment& env) const {
-    for (const std::string& w : LoopsIn(options_.targets)) Log(env, LogLevel::kWarning, w);
+    for (const std::string& w : LoopsIn(SpecsToInstall(options_.targets))) {
+      Log(env, LogLevel::kWarning, w);
+    }
   }
 
   // Without --install the rules are the user's.

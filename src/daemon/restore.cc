@@ -2,21 +2,11 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
-#include <utility>
-
 #include "base/clock.h"
 #include "base/status.h"
 #include "daemon/daemon.h"
-#include "daemon/seldom.h"
 
 namespace utproxy {
-std::optional<std::string> Seldom::Due(int64_t now_ns) {
-  ++untold_;
-  if (told_ns_ != 0 && now_ns - told_ns_ < kEveryNs) return std::nullopt;
-  const uint64_t untold = std::exchange(untold_, 0);
-  told_ns_ = now_ns;
-  return untold > 1 ? absl::StrCat(", ", untold, " times since the last word") : "";
-}
 
 // Without them packets go their own way, past the proxy, and nothing else would tell: of the
 // namespace's rules, those of policy and the routes anybody can take away, and so the table, where

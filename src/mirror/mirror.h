@@ -100,8 +100,6 @@ class Mirror {
     std::atomic<int64_t> last_refresh_ns{0}, last_sweep_ns{0}, sweep_cost_ns{0};
   };
 
-  int64_t listeners_dumped_ns_ = 0, udp_dumped_ns_ = 0;  // when that began
-
   // When something that costs processor time is due.
   struct Round {
     int64_t next_ns = 0;
@@ -148,7 +146,8 @@ class Mirror {
   Counters counters_;
   std::vector<Socket> scratch_;
   Round tcp_, udp_, sweep_, resync_, nameless_;
-  uint64_t told_ = 0;  // of epochs_.Changes()
+  uint64_t told_ = 0;                                    // of epochs_.Changes()
+  int64_t listeners_dumped_ns_ = 0, udp_dumped_ns_ = 0;  // when the last of each began
   bool lost_ = false;  // destroy events, since the last resync began
   std::thread thread_;
   std::thread interface_thread_;

@@ -18,10 +18,10 @@
 namespace utproxy {
 namespace {
 
-// How long Stop goes on without the kernel's word that the queue is empty. The word is there as
-// soon as the socket is read empty, unless the socket buffer was too full to hold it.
 // With the index of the interface that the packet came in by: the sequence number of a verdict.
 constexpr uint32_t kVerdictSequence = 0x80000000;
+// How long Stop goes on without the kernel's word that the queue is empty. The word is there as
+// soon as the socket is read empty, unless the socket buffer was too full to hold it.
 constexpr int64_t kDrainLimitNs = 5 * kNsPerSec;
 
 // A SYN behind the RST or the last ACK of the flow's earlier connection, of which the kernel would

@@ -320,18 +320,13 @@ absl::StatusOr<DeliveryChange> AddDelivery(NetlinkSocket& socket,
 
 absl::StatusOr<std::vector<DeliveryItem>> RestoreDelivery(NetlinkSocket& socket,
                                                           absl::Span<const DeliveryItem> wanted) {
-  std::vector<DeliveryItem> restored;
+  DeliveryChange change;
   for (const DeliveryItem& item : wanted) {
-    const absl::Status status = Change(socket, item, true);
+    const absl::Status status = AddOne(socket, item, change);
     if (MeansIpv6IsOff(item, status)) break;
-    if (absl::IsAlreadyExists(status)) {
-      RETURN_IF_ERROR(ExplainExisting(socket, item));
-      continue;
-    }
     RETURN_IF_ERROR(status);
-    restored.push_back(item);
   }
-  return restored;
+  return std::move(change.added);
 }
 
 absl::Status DeleteDelivery(NetlinkSocket& socket, absl::Span<const DeliveryItem> items) {

@@ -58,10 +58,7 @@ absl::Status InstalledRuleset::RestoreTable() {
   }
   const NftInstall install{kRunComment, owned_, table.has_value(), dialect_};
   RETURN_IF_ERROR(InstallTable(*nft_, chains_, install));
-  live_bases_.clear();
-  for (const Chain& chain : chains_) {
-    if (chain.hook != Hook::kNone) live_bases_.push_back(chain.name);
-  }
+  live_bases_ = BaseChains();
   return NoteRules();
 }
 

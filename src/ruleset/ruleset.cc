@@ -87,28 +87,6 @@ absl::Status CheckSocketRules(absl::Span<const RulesetSpec> specs, const NftFeat
   return absl::OkStatus();
 }
 
-void WarnOfLoops(absl::Span<const RulesetSpec> specs, std::vector<std::string>& warnings) {
-  for (size_t i = 0; i < specs.size(); ++i) {
-    const RulesetSpec& spec = specs[i];
-    if (!spec.local_output || !spec.exclude_marks.empty() || !spec.exclude_uids.empty() ||
-        !spec.exclude_cgroups.empty()) {
-      continue;
-    }
-    warnings.push_back(absl::StrCat(
-        TargetName(spec, i),
-        ": local output without an exclusion: if the proxy itself sends what "
-        "the target matches, it is handed its own packets; exclude it by mark, user or cgroup"));
-  }
-}
-
-std::vector<std::string> BaseChains(absl::Span<const Chain> chains) {
-  std::vector<std::string> names;
-  for (const Chain& chain : chains) {
-    if (chain.hook != Hook::kNone) names.push_back(chain.name);
-  }
-  return names;
-}
-
 struct Installed {
   NetlinkSocket nft;
   NftDialect dialect;
@@ -140,7 +118,7 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
     return status;
   }
   warnings.insert(warnings.end(), change.warnings.begin(), change.warnings.end());
-  WarnOfLoops(specs, warnings);
+  for (std::string& loop : LoopsIn(specs)) warnings.push_back(std::move(loop));
   if (absl::Status status = DeleteOtherDelivery(route, wanted); !status.ok()) {
     warnings.push_back(absl::StrCat("leftovers of an earlier run stay: ", status.message()));
   }
@@ -152,6 +130,22 @@ absl::StatusOr<Installed> DoInstall(absl::Span<const RulesetSpec> specs, bool ow
 bool AnyOutlives(absl::Span<const RulesetSpec> specs) {
   return std::any_of(specs.begin(), specs.end(),
                      [](const RulesetSpec& spec) { return spec.outlives; });
+}
+
+std::vector<std::string> LoopsIn(absl::Span<const RulesetSpec> specs) {
+  std::vector<std::string> warnings;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const RulesetSpec& spec = specs[i];
+    if (!spec.local_output || !spec.exclude_marks.empty() || !spec.exclude_uids.empty() ||
+        !spec.exclude_cgroups.empty()) {
+      continue;
+    }
+    warnings.push_back(absl::StrCat(
+        TargetName(spec, i),
+        ": local output without an exclusion: if the proxy itself sends what "
+        "the target matches, it is handed its own packets; exclude it by mark, user or cgroup"));
+  }
+  return warnings;
 }
 
 absl::Status KernelBears(const RulesetSpec& spec) {
@@ -174,7 +168,15 @@ InstalledRuleset::InstalledRuleset(NetlinkSocket nft, NftDialect dialect, std::v
     : nft_(std::make_unique<NetlinkSocket>(std::move(nft))),
       dialect_(dialect),
       chains_(std::move(chains)),
-      live_bases_(BaseChains(chains_)) {}
+      live_bases_(BaseChains()) {}
+
+std::vector<std::string> InstalledRuleset::BaseChains() const {
+  std::vector<std::string> names;
+  for (const Chain& chain : chains_) {
+    if (chain.hook != Hook::kNone) names.push_back(chain.name);
+  }
+  return names;
+}
 
 absl::StatusOr<InstalledRuleset> InstalledRuleset::Install(absl::Span<const RulesetSpec> specs) {
   ASSIGN_OR_RETURN(Installed installed, DoInstall(specs, true));
@@ -237,7 +239,7 @@ absl::Status InstalledRuleset::Begin(absl::Span<const RulesetSpec> specs) {
   ASSIGN_OR_RETURN(DeliveryChange change, AddDelivery(route, WantedDelivery(specs)));
   begun_ = std::move(change.added);
   warnings_ = std::move(change.warnings);
-  WarnOfLoops(specs, warnings_);
+  for (std::string& loop : LoopsIn(specs)) warnings_.push_back(std::move(loop));
   return absl::OkStatus();
 }
 

@@ -5,9 +5,10 @@
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
 
+#include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "netlink/socket.h"
@@ -98,6 +99,7 @@ class InstalledRuleset {
 
  private:
   InstalledRuleset(NetlinkSocket nft, NftDialect dialect, std::vector<Chain> chains);
+  std::vector<std::string> BaseChains() const;
   absl::Status NoteRules();
 
   std::unique_ptr<NetlinkSocket> nft_;  // null once removed or moved from
@@ -110,6 +112,10 @@ class InstalledRuleset {
   std::vector<DeliveryItem> begun_;
   std::vector<std::string> warnings_;
 };
+
+// A sentence, which installing them warns with as well, for each that may hand the proxy its own
+// packets. No I/O.
+std::vector<std::string> LoopsIn(absl::Span<const RulesetSpec> specs);
 
 // Whether one of them is to outlive the process.
 bool AnyOutlives(absl::Span<const RulesetSpec> specs);
