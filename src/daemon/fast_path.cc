@@ -104,6 +104,7 @@ void FastPath::FollowListeners(int64_t now_ns) {
     if (status.ok()) ++generation_;
   }
   if (!status.ok()) {
+    listeners_seen_.reset();
     retry_ns_ = now_ns + kNsPerSec;
     return;
   }
